@@ -1,0 +1,58 @@
+// The one error class: a literal code to branch on, a message for people, a cause for whoever debugs.
+
+/** Every way Handfast refuses or fails, by code. Branch on the code, never on the message. */
+export type ErrorCode =
+  // configuration and files
+  | 'CONFIG_INVALID'
+  | 'OBJECT_INVALID'
+  | 'STATE_INVALID'
+  // identity
+  | 'TOKEN_REFUSED'
+  | 'CSR_REFUSED'
+  | 'IDENTITY_MISMATCH'
+  | 'SECRET_INVALID'
+  | 'NO_IDENTITY'
+  // the peer's certificate
+  | 'NO_CLIENT_CERTIFICATE'
+  | 'SPIFFE_ID_INVALID'
+  | 'LEAF_INVALID'
+  | 'CERTIFICATE_EXPIRED'
+  | 'CERTIFICATE_NOT_YET_VALID'
+  | 'TRUST_DOMAIN_UNKNOWN'
+  | 'CHAIN_UNTRUSTED'
+  | 'SECURE_NAMING_MISMATCH'
+  // connections
+  | 'NO_ORIGINAL_DESTINATION'
+  | 'SELF_LOOP'
+  | 'DESTINATION_NOT_LOCAL'
+  | 'DESTINATION_UNKNOWN'
+  | 'NO_HEALTHY_ENDPOINT'
+  | 'NO_POLICY'
+  | 'PLAINTEXT_UNDER_STRICT'
+  | 'SNIFF_LIMIT'
+  | 'SNIFF_TIMEOUT'
+  | 'ALPN_MISMATCH'
+  | 'HANDSHAKE_FAILED'
+  | 'HANDSHAKE_TIMEOUT'
+  | 'DIAL_FAILED'
+  | 'DIAL_TIMEOUT'
+  | 'DRAINING'
+  // peers and platform
+  | 'UNAVAILABLE'
+  | 'PLATFORM_UNSUPPORTED';
+
+/** An error with a stable code. `message` is for operators; what crosses the wire stays opaque. */
+export class HandfastError extends Error {
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, message: string, options: { cause?: unknown } = {}) {
+    super(message, options);
+    this.name = 'HandfastError';
+    this.code = code;
+  }
+}
+
+/** The message of anything thrown, for logs and for the `cause` line of a refusal. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
