@@ -1,0 +1,31 @@
+// Delta ADS on the agent's socket, from what control sent: proxies that prove themselves get it, also while control is away.
+
+import type { Server } from '@grpc/grpc-js';
+import { type DeltaStream, serveDeltaStream } from '../discovery/delta-ads-server.ts';
+import type { ResourceCache } from '../discovery/resource-cache.ts';
+import type { Log } from '../observe/log.ts';
+import { type AggregatedDiscoveryServiceServer, AggregatedDiscoveryServiceService } from '../wire/gen/envoy/service/discovery/v3/ads.ts';
+import { openSession, refusalStatus } from './sds-server.ts';
+import type { WorkloadSessions } from './workload-sessions.ts';
+
+export function addDiscoveryRelay(server: Server, deps: { sessions: WorkloadSessions; cache: ResourceCache; log: Log }): void {
+  const service: AggregatedDiscoveryServiceServer = {
+    deltaAggregatedResources: (call: DeltaStream) => {
+      const session = openSession(call, deps.sessions);
+      if (session === undefined) return;
+      call.on('end', session.release);
+      call.on('cancelled', session.release);
+      call.on('error', session.release);
+      // Requests wait in the stream until the token is proven.
+      call.pause();
+      session.rotator.ready.then(
+        ({ svid }) => {
+          serveDeltaStream(call, { cache: deps.cache, peer: svid.id.uri, log: deps.log });
+          call.resume();
+        },
+        (error) => call.emit('error', refusalStatus(error)),
+      );
+    },
+  };
+  server.addService(AggregatedDiscoveryServiceService, service);
+}

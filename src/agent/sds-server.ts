@@ -1,0 +1,136 @@
+// SDS v3 StreamSecrets on the agent's socket: a stream proves itself by its token and gets the certificate of that identity, nothing else.
+
+import { randomUUID } from 'node:crypto';
+import { type Server, type ServerDuplexStream, status } from '@grpc/grpc-js';
+import { secretNames } from '../discovery/identity-source.ts';
+import { typeUrls } from '../discovery/type-urls.ts';
+import { HandfastError, messageOf } from '../errors.ts';
+import type { Log } from '../observe/log.ts';
+import type { Identity } from '../spiffe/identity.ts';
+import { Secret } from '../wire/gen/envoy/extensions/transport_sockets/tls/v3/secret.ts';
+import type { DiscoveryRequest, DiscoveryResponse } from '../wire/gen/envoy/service/discovery/v3/discovery.ts';
+import { type SecretDiscoveryServiceServer, SecretDiscoveryServiceService } from '../wire/gen/envoy/service/secret/v3/sds.ts';
+import { bearerToken, statusError } from '../wire/grpc.ts';
+import type { WorkloadSession, WorkloadSessions } from './workload-sessions.ts';
+
+type SdsStream = ServerDuplexStream<DiscoveryRequest, DiscoveryResponse>;
+
+export function addSdsService(server: Server, deps: { sessions: WorkloadSessions; log: Log }): void {
+  const service: SecretDiscoveryServiceServer = { streamSecrets: (call: SdsStream) => serveSds(call, deps) };
+  server.addService(SecretDiscoveryServiceService, service);
+}
+
+/** Opens the caller's session, or ends the stream with the status that says why not. */
+export function openSession(
+  call: { metadata: SdsStream['metadata']; emit(event: 'error', error: unknown): boolean },
+  sessions: WorkloadSessions,
+): WorkloadSession | undefined {
+  const token = bearerToken(call.metadata);
+  if (token === undefined) {
+    call.emit('error', statusError(status.UNAUTHENTICATED, 'send the workload\'s token as authorization metadata: "Bearer <token>"'));
+    return undefined;
+  }
+  try {
+    return sessions.acquire(token);
+  } catch (error) {
+    call.emit('error', statusError(status.RESOURCE_EXHAUSTED, messageOf(error)));
+    return undefined;
+  }
+}
+
+/** The status for a session whose token or certificate was refused. */
+export function refusalStatus(error: unknown) {
+  const unauthenticated = error instanceof HandfastError && error.code === 'TOKEN_REFUSED';
+  return statusError(unauthenticated ? status.UNAUTHENTICATED : status.UNAVAILABLE, messageOf(error));
+}
+
+function serveSds(call: SdsStream, deps: { sessions: WorkloadSessions; log: Log }): void {
+  const session = openSession(call, deps.sessions);
+  if (session === undefined) return;
+  const { rotator } = session;
+  let names: readonly string[] = [];
+  let nonce = '';
+  let ended = false;
+
+  const push = (identity: Identity) => {
+    if (ended || names.length === 0) return;
+    nonce = randomUUID();
+    call.write({
+      versionInfo: identity.svid.serial,
+      typeUrl: typeUrls.secret,
+      nonce,
+      resources: names.map((name) => secretFor(name, identity)),
+    });
+  };
+  const unsubscribe = rotator.identity.subscribe(push);
+  const end = () => {
+    if (ended) return;
+    ended = true;
+    unsubscribe();
+    session.release();
+  };
+
+  call.on('data', (request: DiscoveryRequest) => {
+    rotator.ready.then(
+      (first) => {
+        if (ended) return;
+        const identity = rotator.identity.current ?? first;
+        const { id } = identity.svid;
+        if (request.errorDetail !== undefined) {
+          deps.log.warn(
+            { spiffeId: id.uri, version: request.versionInfo, reason: request.errorDetail.message },
+            'secret refused by the workload (NACK)',
+          );
+          return;
+        }
+        // An answer to an older response says nothing about the latest one.
+        if (request.responseNonce !== '' && request.responseNonce !== nonce) return;
+        const asked = request.resourceNames;
+        const foreign = asked.find((name) => name !== secretNames.svid && name !== secretNames.bundle && name !== id.uri);
+        if (foreign !== undefined) {
+          deps.log.warn({ spiffeId: id.uri, asked: foreign }, 'a stream asked for an identity its token does not prove');
+          call.emit(
+            'error',
+            statusError(
+              status.PERMISSION_DENIED,
+              `${JSON.stringify(foreign)}: this token proves ${id.uri}; ask for default, ROOTCA or that ID`,
+            ),
+          );
+          return;
+        }
+        if (sameNames(asked, names)) return;
+        names = [...asked];
+        push(identity);
+      },
+      (error) => {
+        if (!ended) call.emit('error', refusalStatus(error));
+        end();
+      },
+    );
+  });
+  call.on('end', () => {
+    end();
+    call.end();
+  });
+  call.on('cancelled', end);
+  call.on('error', end);
+}
+
+function sameNames(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((name) => b.includes(name));
+}
+
+function secretFor(name: string, { svid, bundle }: Identity): { typeUrl: string; value: Buffer } {
+  const bytes = (pem: string) => ({ specifier: { $case: 'inlineBytes' as const, value: Buffer.from(pem) } });
+  const secret: Secret = {
+    name,
+    type:
+      name === secretNames.bundle
+        ? { $case: 'validationContext', value: { trustedCa: bytes(bundle.pem) } }
+        : {
+            $case: 'tlsCertificate',
+            value: { certificateChain: bytes(svid.chainPem), privateKey: bytes(svid.keyPem), password: undefined },
+          },
+  };
+  return { typeUrl: typeUrls.secret, value: Buffer.from(Secret.encode(secret).finish()) };
+}

@@ -1,0 +1,146 @@
+// X.509 certificates (RFC 5280) as DER by node-forge's asn1, signed through a Signer: P-256 and SHA-256 throughout.
+
+import { createHash, type KeyObject, randomBytes } from 'node:crypto';
+import {
+  type Asn1,
+  bitString,
+  boolean,
+  explicit,
+  extension,
+  fromOwnDer,
+  implicit,
+  octetString,
+  oid,
+  pemOf,
+  sequence,
+  set,
+  spiffeSan,
+  time,
+  toDer,
+  unsignedInteger,
+  utf8String,
+} from '../spiffe/der-builder.ts';
+import { parseSpiffeId, type SpiffeId } from '../spiffe/spiffe-id.ts';
+import type { Signer } from './signer.ts';
+
+const ECDSA_SHA256 = () => sequence(oid('1.2.840.10045.4.3.2'));
+const KEY_USAGE = '2.5.29.15';
+const BASIC_CONSTRAINTS = '2.5.29.19';
+const EXTENDED_KEY_USAGE = '2.5.29.37';
+const SUBJECT_KEY_ID = '2.5.29.14';
+const AUTHORITY_KEY_ID = '2.5.29.35';
+const SERVER_AUTH = '1.3.6.1.5.5.7.3.1';
+const CLIENT_AUTH = '1.3.6.1.5.5.7.3.2';
+
+/** Validity in Unix milliseconds; certificates carry whole seconds. */
+export interface Validity {
+  readonly notBefore: number;
+  readonly notAfter: number;
+}
+
+/** An authority that signs: its own name and key. */
+export interface Issuer {
+  readonly commonName: string;
+  readonly signer: Signer;
+}
+
+/** A CA certificate in PEM. A root names itself as issuer. `pathLength` is how many CAs may stand below it. */
+export async function createCaCertificate(of: {
+  commonName: string;
+  trustDomain: string;
+  publicKey: KeyObject;
+  pathLength: number;
+  issuer: Issuer;
+  validity: Validity;
+}): Promise<string> {
+  return issue({
+    subject: name(of.commonName),
+    publicKey: of.publicKey,
+    issuer: of.issuer,
+    validity: of.validity,
+    serial: newSerial(),
+    extensions: [
+      extension(BASIC_CONSTRAINTS, { critical: true, value: sequence(boolean(true), unsignedInteger(Buffer.of(of.pathLength))) }),
+      // keyCertSign and cRLSign.
+      extension(KEY_USAGE, { critical: true, value: bitString(Buffer.of(0x06), 1) }),
+      caSan(of.trustDomain),
+    ],
+  });
+}
+
+/** An X.509-SVID in PEM: one URI SAN, digitalSignature, server and client authentication, an empty subject. */
+export async function createSvidCertificate(of: {
+  id: SpiffeId;
+  publicKey: KeyObject;
+  issuer: Issuer;
+  validity: Validity;
+  serial: Buffer;
+}): Promise<string> {
+  return issue({
+    subject: sequence(),
+    publicKey: of.publicKey,
+    issuer: of.issuer,
+    validity: of.validity,
+    serial: of.serial,
+    extensions: [
+      extension(BASIC_CONSTRAINTS, { critical: true, value: sequence() }),
+      extension(KEY_USAGE, { critical: true, value: bitString(Buffer.of(0x80), 7) }),
+      extension(EXTENDED_KEY_USAGE, { critical: false, value: sequence(oid(SERVER_AUTH), oid(CLIENT_AUTH)) }),
+      spiffeSan(of.id),
+    ],
+  });
+}
+
+/** 127 random bits, never zero: unguessable, positive, and well under the 20 octets RFC 5280 allows. */
+export function newSerial(): Buffer {
+  const serial = randomBytes(16);
+  serial[0] = ((serial[0] ?? 0) & 0x7f) | 0x40;
+  return serial;
+}
+
+async function issue(of: {
+  subject: Asn1;
+  publicKey: KeyObject;
+  issuer: Issuer;
+  validity: Validity;
+  serial: Buffer;
+  extensions: Asn1[];
+}): Promise<string> {
+  const tbs = sequence(
+    explicit(0, unsignedInteger(Buffer.of(2))),
+    unsignedInteger(of.serial),
+    ECDSA_SHA256(),
+    name(of.issuer.commonName),
+    sequence(time(of.validity.notBefore), time(of.validity.notAfter)),
+    of.subject,
+    fromOwnDer(of.publicKey.export({ type: 'spki', format: 'der' })),
+    explicit(
+      3,
+      sequence(
+        ...of.extensions,
+        extension(SUBJECT_KEY_ID, { critical: false, value: octetString(keyId(of.publicKey)) }),
+        extension(AUTHORITY_KEY_ID, { critical: false, value: sequence(implicit(0, keyId(of.issuer.signer.publicKey))) }),
+      ),
+    ),
+  );
+  const signature = await of.issuer.signer.sign(toDer(tbs));
+  return pemOf('CERTIFICATE', toDer(sequence(tbs, ECDSA_SHA256(), bitString(signature))));
+}
+
+/** SHA-1 over the key's bits: a name, not a promise (RFC 5280, 4.2.1.2, method 1). */
+function keyId(publicKey: KeyObject): Buffer {
+  // An uncompressed P-256 point is the last 65 bytes of its SubjectPublicKeyInfo.
+  return createHash('sha1')
+    .update(publicKey.export({ type: 'spki', format: 'der' }).subarray(-65))
+    .digest();
+}
+
+function name(commonName: string): Asn1 {
+  return sequence(set(sequence(oid('2.5.4.3'), utf8String(commonName))));
+}
+
+/** A signing certificate carries its trust domain's ID without a path (X509-SVID, section 4.2); not critical, the subject is not empty. */
+function caSan(trustDomain: string): Asn1 {
+  const { uri } = parseSpiffeId(`spiffe://${trustDomain}`);
+  return extension('2.5.29.17', { critical: false, value: sequence(implicit(6, Buffer.from(uri, 'latin1'))) });
+}

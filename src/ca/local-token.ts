@@ -1,0 +1,125 @@
+// Tokens for one machine: JWTs (RFC 7519) signed by a key beside the CA's. They say what a Kubernetes service-account token says:
+// which namespace and service account the holder runs as.
+
+import { createPrivateKey, createPublicKey, generateKeyPair, type KeyObject, randomUUID, sign, verify } from 'node:crypto';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { HandfastError, messageOf } from '../errors.ts';
+import { readOrCreate } from './state-file.ts';
+
+const generateKeyPairAsync = promisify(generateKeyPair);
+
+export const DEFAULT_AUDIENCE = 'handfast-ca';
+const ISSUER = 'handfast/local';
+const HEADER = Buffer.from(JSON.stringify({ alg: 'ES256', typ: 'JWT' })).toString('base64url');
+const MAX_TOKEN_BYTES = 8192;
+/** Clocks differ; nobody gets more than this from it. */
+const LEEWAY_S = 10;
+const DNS_LABEL = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
+/** A service account is a DNS subdomain: labels joined by dots. */
+const SERVICE_ACCOUNT = /^(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/;
+
+/** Who a token proves its holder to be. */
+export interface ProvenWorkload {
+  readonly namespace: string;
+  readonly serviceAccount: string;
+}
+
+/** Proves tokens. Throws TOKEN_REFUSED with the reason; the reason stays on the proving side. */
+export interface TokenProver {
+  prove(token: string): Promise<ProvenWorkload>;
+}
+
+/** The key beside the CA's, made on first use. */
+export async function openLocalTokenKey(dir: string): Promise<KeyObject> {
+  const path = join(dir, 'token-signing.pem');
+  const pem = await readOrCreate(path, async () => {
+    const { privateKey } = await generateKeyPairAsync('ec', { namedCurve: 'P-256' });
+    return privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
+  });
+  try {
+    return createPrivateKey(pem);
+  } catch (cause) {
+    throw new HandfastError('STATE_INVALID', `${path}: ${messageOf(cause)}`, { cause });
+  }
+}
+
+/** A signed JWT. `ttlS` in seconds. Throws CONFIG_INVALID for names Kubernetes would not accept either. */
+export function createLocalToken(of: ProvenWorkload & { audience: string; ttlS: number; key: KeyObject; now: number }): string {
+  if (!DNS_LABEL.test(of.namespace)) throw badName('namespace', of.namespace);
+  if (!SERVICE_ACCOUNT.test(of.serviceAccount)) throw badName('service account', of.serviceAccount);
+  const iat = Math.floor(of.now / 1000);
+  const claims = {
+    iss: ISSUER,
+    sub: `system:serviceaccount:${of.namespace}:${of.serviceAccount}`,
+    aud: [of.audience],
+    iat,
+    nbf: iat,
+    exp: iat + of.ttlS,
+    jti: randomUUID(),
+  };
+  const signed = `${HEADER}.${Buffer.from(JSON.stringify(claims)).toString('base64url')}`;
+  const signature = sign('sha256', Buffer.from(signed), { key: of.key, dsaEncoding: 'ieee-p1363' });
+  return `${signed}.${signature.toString('base64url')}`;
+}
+
+export class LocalTokenProver implements TokenProver {
+  readonly #publicKey: KeyObject;
+  readonly #audience: string;
+  readonly #now: () => number;
+
+  constructor(options: { key: KeyObject; audience: string; now: () => number }) {
+    this.#publicKey = createPublicKey(options.key);
+    this.#audience = options.audience;
+    this.#now = options.now;
+  }
+
+  async prove(token: string): Promise<ProvenWorkload> {
+    const [header, payload, signature, ...rest] = token.length <= MAX_TOKEN_BYTES ? token.split('.') : [];
+    if (header === undefined || payload === undefined || signature === undefined || rest.length > 0) throw refused('not a compact JWT');
+    // The header is compared, not interpreted: no algorithm to confuse, no `jku`, `x5c` or `crit` to follow.
+    if (header !== HEADER) throw refused('not a token of `handfast token create`: its header is another');
+    const valid = verify(
+      'sha256',
+      Buffer.from(`${header}.${payload}`),
+      { key: this.#publicKey, dsaEncoding: 'ieee-p1363' },
+      Buffer.from(signature, 'base64url'),
+    );
+    if (!valid) throw refused("the signature does not verify with this CA's token key");
+    return this.#judge(claimsOf(payload));
+  }
+
+  #judge(claims: Readonly<Record<string, unknown>>): ProvenWorkload {
+    const now = this.#now() / 1000;
+    const { iss, aud, exp, nbf, sub } = claims;
+    if (iss !== ISSUER) throw refused(`issuer ${JSON.stringify(iss)} is not ${ISSUER}`);
+    if (!Array.isArray(aud) || !aud.includes(this.#audience)) throw refused(`audience ${JSON.stringify(aud)} lacks ${this.#audience}`);
+    if (typeof exp !== 'number' || now > exp + LEEWAY_S) throw refused('expired');
+    if (typeof nbf !== 'number' || now < nbf - LEEWAY_S) throw refused('not valid yet');
+    const [system, kind, namespace, serviceAccount, ...rest] = typeof sub === 'string' ? sub.split(':') : [];
+    if (system !== 'system' || kind !== 'serviceaccount' || rest.length > 0)
+      throw refused(`subject ${JSON.stringify(sub)} is no service account`);
+    if (namespace === undefined || serviceAccount === undefined || !DNS_LABEL.test(namespace) || !SERVICE_ACCOUNT.test(serviceAccount)) {
+      throw refused(`subject ${JSON.stringify(sub)} is no service account`);
+    }
+    return { namespace, serviceAccount };
+  }
+}
+
+function claimsOf(payload: string): Readonly<Record<string, unknown>> {
+  try {
+    const claims: unknown = JSON.parse(Buffer.from(payload, 'base64url').toString('utf8'));
+    if (typeof claims === 'object' && claims !== null && !Array.isArray(claims)) return { ...claims };
+  } catch (cause) {
+    throw new HandfastError('TOKEN_REFUSED', 'the claims are not JSON', { cause });
+  }
+  throw refused('the claims are not an object');
+}
+
+function refused(reason: string): HandfastError {
+  return new HandfastError('TOKEN_REFUSED', `token refused: ${reason}`);
+}
+
+function badName(what: string, value: string): HandfastError {
+  return new HandfastError('CONFIG_INVALID', `${what} ${JSON.stringify(value)}: lower-case letters, digits and '-', as Kubernetes has it`);
+}

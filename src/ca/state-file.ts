@@ -1,0 +1,72 @@
+// Small secrets on disk: written whole or not at all, readable by their owner alone.
+
+import { randomBytes } from 'node:crypto';
+import { constants } from 'node:fs';
+import { link, mkdir, open, readFile, rename, stat, unlink } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { HandfastError, messageOf } from '../errors.ts';
+
+/** Reads the file, or makes it by `create` when it is not there. Of two racing creators one wins and both read the winner's. */
+export async function readOrCreate(path: string, create: () => Promise<string>): Promise<string> {
+  const existing = await readPrivate(path);
+  if (existing !== undefined) return existing;
+  const content = await create();
+  return (await writePrivate(path, { content, replace: false })) ? content : ((await readPrivate(path)) ?? content);
+}
+
+/** Replaces the file whole: a crash leaves the old content or the new, never a mixture. */
+export async function replacePrivate(path: string, content: string): Promise<void> {
+  await writePrivate(path, { content, replace: true });
+}
+
+/** Undefined when there is no such file. Throws STATE_INVALID when others may read it. */
+export async function readPrivate(path: string): Promise<string | undefined> {
+  try {
+    const { mode } = await stat(path);
+    if ((mode & 0o077) !== 0) {
+      throw new HandfastError(
+        'STATE_INVALID',
+        `${path} may be read by others (mode ${(mode & 0o777).toString(8)}); chmod 600 it, or replace the key`,
+      );
+    }
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return undefined;
+    if (error instanceof HandfastError) throw error;
+    throw new HandfastError('STATE_INVALID', `cannot read ${path}: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+/** False when the file was there already and `replace` is off. */
+async function writePrivate(path: string, options: { content: string; replace: boolean }): Promise<boolean> {
+  const directory = dirname(path);
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  const temporary = join(directory, `.${randomBytes(8).toString('hex')}.tmp`);
+  const file = await open(temporary, constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY, 0o600);
+  try {
+    await file.writeFile(options.content);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  try {
+    if (options.replace) await rename(temporary, path);
+    else await link(temporary, path);
+  } catch (error) {
+    if (!options.replace && isErrno(error, 'EEXIST')) return false;
+    throw error;
+  } finally {
+    if (!options.replace) await unlink(temporary);
+  }
+  const handle = await open(directory, 'r');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+  return true;
+}
+
+function isErrno(error: unknown, code: string): boolean {
+  return error instanceof Error && 'code' in error && error.code === code;
+}

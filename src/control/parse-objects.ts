@@ -1,0 +1,191 @@
+// From YAML text to objects. Everything wrong is collected, each with file, line and what would be accepted; one problem refuses the whole set.
+
+import { type Document, isMap, isNode, LineCounter, parseAllDocuments } from 'yaml';
+import type { z } from 'zod';
+import { HandfastError, messageOf } from '../errors.ts';
+import { defaultMeshConfig, meshConfigSchema } from '../policy/kinds/mesh-config.ts';
+import { peerAuthenticationOf, peerAuthenticationSchema } from '../policy/kinds/peer-authentication.ts';
+import { podSchema } from '../policy/kinds/pod.ts';
+import { serviceSchema } from '../policy/kinds/service.ts';
+import type { MeshObjects } from './mesh-objects.ts';
+
+/** A file's name as the operator knows it, and its text. */
+export interface ObjectFile {
+  readonly name: string;
+  readonly text: string;
+}
+
+type Place = string;
+
+const MAX_ALIASES = 100;
+const schemas = {
+  MeshConfig: meshConfigSchema,
+  PeerAuthentication: peerAuthenticationSchema,
+  Pod: podSchema,
+  Service: serviceSchema,
+} as const;
+type Kind = keyof typeof schemas;
+type Parsed = { [K in Kind]: { kind: K; place: Place; object: z.output<(typeof schemas)[K]> } }[Kind];
+
+/** Throws OBJECT_INVALID whose message has one line a problem: `file:line: what is wrong; what is accepted`. */
+export function parseObjects(files: readonly ObjectFile[]): MeshObjects {
+  const problems: string[] = [];
+  const parsed = files.flatMap((file) => parseFile(file, problems));
+  const objects = collect(parsed, problems);
+  if (problems.length > 0) throw new HandfastError('OBJECT_INVALID', problems.join('\n'));
+  return objects;
+}
+
+function parseFile(file: ObjectFile, problems: string[]): Parsed[] {
+  const lines = new LineCounter();
+  const documents = parseAllDocuments(file.text, {
+    lineCounter: lines,
+    prettyErrors: false,
+    uniqueKeys: true,
+    version: '1.2',
+    stringKeys: true,
+  });
+  const place = (offset: number): Place => `${file.name}:${lines.linePos(offset).line}`;
+  // A file without one object is one that is being written, or was emptied by accident: taking it at its word could switch STRICT off.
+  if (!Array.isArray(documents) || documents.every((document) => document.contents === null)) {
+    problems.push(`${file.name}:1: no object in it; remove the file to remove its objects`);
+    return [];
+  }
+  return documents.flatMap((document) => {
+    const [error] = document.errors;
+    if (error !== undefined) {
+      problems.push(`${place(error.pos[0])}: not YAML: ${error.message.split('\n')[0]}`);
+      return [];
+    }
+    return document.contents === null ? [] : parseDocument(document, { place, problems });
+  });
+}
+
+function parseDocument(document: Document.Parsed, at: { place: (offset: number) => Place; problems: string[] }): Parsed[] {
+  const start = at.place(document.contents?.range?.[0] ?? 0);
+  let value: unknown;
+  try {
+    value = document.toJS({ maxAliasCount: MAX_ALIASES });
+  } catch (error) {
+    at.problems.push(`${start}: ${messageOf(error)}`);
+    return [];
+  }
+  const kindName = typeof value === 'object' && value !== null && 'kind' in value ? value.kind : undefined;
+  const kind = Object.keys(schemas).find((name): name is Kind => name === kindName);
+  if (kind === undefined) {
+    const found = kindName === undefined ? 'kind is missing' : `kind ${JSON.stringify(kindName)} is not supported`;
+    at.problems.push(`${at.place(offsetOf(document, ['kind']))}: ${found}; accepted: ${Object.keys(schemas).join(', ')}`);
+    return [];
+  }
+  const result = schemas[kind].safeParse(value);
+  if (!result.success) {
+    for (const issue of result.error.issues) at.problems.push(...describe(issue, document, at.place));
+    return [];
+  }
+  // The schema was chosen by the kind, so the pair belongs together; TypeScript cannot follow that through the table.
+  return [{ kind, place: start, object: result.data } as Parsed];
+}
+
+function describe(issue: z.core.$ZodIssue, document: Document.Parsed, place: (offset: number) => Place): string[] {
+  const path = issue.path.map(String);
+  const where = (parts: readonly string[]) => parts.join('.') || 'the object';
+  if (issue.code === 'unrecognized_keys') {
+    return issue.keys.map(
+      (key) => `${place(offsetOf(document, [...path, key]))}: unknown field ${where([...path, key])}${acceptedFields(document, path)}`,
+    );
+  }
+  const line = place(offsetOf(document, path));
+  if (issue.code === 'invalid_value') {
+    const found = document.hasIn(path) ? `${JSON.stringify(document.getIn(path))} is not accepted` : 'is missing';
+    return [`${line}: ${where(path)} ${found}; accepted: ${issue.values.map(String).join(', ')}`];
+  }
+  if (issue.code === 'invalid_type' && !document.hasIn(path)) return [`${line}: ${where(path)} is missing (${issue.expected})`];
+  if (issue.code === 'invalid_key') return [`${line}: ${where(path)}: ${issue.issues.map((inner) => inner.message).join(', ')}`];
+  return [`${line}: ${where(path)}: ${issue.message}`];
+}
+
+/** The names that would have been right where an unknown one stands. */
+function acceptedFields(document: Document.Parsed, path: readonly string[]): string {
+  const kind = String(document.get('kind'));
+  const schema = Object.entries(schemas).find(([name]) => name === kind)?.[1];
+  const fields = schema === undefined ? undefined : fieldsAt(schema, path);
+  return fields === undefined ? '' : `; accepted: ${fields.join(', ')}`;
+}
+
+function fieldsAt(schema: z.core.$ZodType, path: readonly string[]): string[] | undefined {
+  let current: z.core.$ZodType | undefined = schema;
+  for (const part of [...path, undefined]) {
+    current = unwrap(current);
+    if (part === undefined || current === undefined) break;
+    const { def } = current._zod;
+    if ('shape' in def) current = (def.shape as Record<string, z.core.$ZodType>)[part];
+    else if ('element' in def) current = def.element as z.core.$ZodType;
+    else if ('valueType' in def) current = def.valueType as z.core.$ZodType;
+    else current = undefined;
+  }
+  return current !== undefined && 'shape' in current._zod.def ? Object.keys(current._zod.def.shape as object) : undefined;
+}
+
+function unwrap(schema: z.core.$ZodType | undefined): z.core.$ZodType | undefined {
+  let current = schema;
+  while (current !== undefined && 'innerType' in current._zod.def) current = current._zod.def.innerType as z.core.$ZodType;
+  return current;
+}
+
+/** Where a path stands in the text; where it is missing, where its nearest parent stands. */
+function offsetOf(document: Document.Parsed, path: readonly string[]): number {
+  for (let length = path.length; length > 0; length--) {
+    const parent = length === 1 ? document.contents : document.getIn(path.slice(0, length - 1), true);
+    const key = path[length - 1];
+    if (isMap(parent)) {
+      const pair = parent.items.find((item) => isNode(item.key) && String(item.key) === key);
+      if (pair !== undefined && isNode(pair.key) && pair.key.range) return pair.key.range[0];
+    } else {
+      const node = document.getIn(path.slice(0, length), true);
+      if (isNode(node) && node.range) return node.range[0];
+    }
+  }
+  return document.contents?.range?.[0] ?? 0;
+}
+
+function collect(parsed: readonly Parsed[], problems: string[]): MeshObjects {
+  const unique = new Map<string, Place>();
+  const claim = (what: string, place: Place) => {
+    const first = unique.get(what);
+    if (first === undefined) unique.set(what, place);
+    else problems.push(`${place}: ${what} is already at ${first}; names and addresses must be unique`);
+  };
+  const configs = parsed.filter((entry) => entry.kind === 'MeshConfig');
+  const config = configs[0]?.object.spec ?? defaultMeshConfig;
+  for (const { place, kind, object } of parsed) {
+    claim(kind === 'MeshConfig' ? 'MeshConfig' : `${kind} ${object.metadata.namespace}/${object.metadata.name}`, place);
+    if (kind === 'Pod') for (const address of podAddresses(object)) claim(`address ${address}`, place);
+    if (kind === 'Service') for (const address of serviceAddresses(object)) claim(`address ${address}`, place);
+    if (
+      kind === 'PeerAuthentication' &&
+      object.metadata.namespace === config.rootNamespace &&
+      peerAuthenticationOf(object).selector !== undefined
+    ) {
+      problems.push(
+        `${place}: PeerAuthentication ${object.metadata.namespace}/${object.metadata.name} has a selector in the root namespace, where it would select nobody; put it into the workload's namespace`,
+      );
+    }
+  }
+  return Object.freeze({
+    config,
+    peerAuthentications: parsed.flatMap((entry) => (entry.kind === 'PeerAuthentication' ? [peerAuthenticationOf(entry.object)] : [])),
+    pods: parsed.flatMap((entry) => (entry.kind === 'Pod' ? [entry.object] : [])),
+    services: parsed.flatMap((entry) => (entry.kind === 'Service' ? [entry.object] : [])),
+  });
+}
+
+/** All of a pod's addresses, each once. */
+export function podAddresses({ status }: MeshObjects['pods'][number]): string[] {
+  return [...new Set([...(status.podIP === undefined ? [] : [status.podIP]), ...status.podIPs.map(({ ip }) => ip)])];
+}
+
+/** All of a service's own addresses; none when it is headless. */
+export function serviceAddresses({ spec }: MeshObjects['services'][number]): string[] {
+  const own = [spec.clusterIP ?? '', ...spec.clusterIPs].filter((address) => address !== 'None' && address !== '');
+  return [...new Set(own)];
+}

@@ -1,0 +1,65 @@
+// A discovery stream that is kept open: opened with the workload's token, opened again with jitter when it ends, until told to stop.
+
+import { setTimeout as delay } from 'node:timers/promises';
+import type { ClientDuplexStream, Metadata } from '@grpc/grpc-js';
+import { messageOf } from '../errors.ts';
+import type { Snapshot } from '../snapshot.ts';
+import { bearerMetadata } from '../wire/grpc.ts';
+import { Backoff } from './backoff.ts';
+
+/** What discovery says of itself; pino's logger fits. */
+export interface DiscoveryLog {
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+}
+
+export interface StreamOptions<Request, Response> {
+  readonly name: string;
+  readonly open: (metadata: Metadata) => ClientDuplexStream<Request, Response>;
+  /** Sent as a bearer token; undefined where the server knows its callers otherwise. A new value opens a new stream. */
+  readonly token: Snapshot<string> | undefined;
+  readonly onOpen: (send: (request: Request) => void) => void;
+  readonly onMessage: (response: Response, send: (request: Request) => void) => void;
+  readonly log: DiscoveryLog;
+  readonly signal: AbortSignal;
+}
+
+/** Resolves when the signal aborts; never rejects. */
+export async function maintainStream<Request, Response>(options: StreamOptions<Request, Response>): Promise<void> {
+  const { name, log, signal } = options;
+  const backoff = new Backoff({ baseMs: 200, maxMs: 10_000 });
+  while (!signal.aborted) {
+    const outcome = await runOnce(options, () => backoff.reset());
+    if (signal.aborted || outcome === 'token changed') continue;
+    const waitMs = Math.round(backoff.next());
+    log.warn({ stream: name, reason: outcome, retryInMs: waitMs }, 'discovery stream ended, what was received stays in force');
+    await delay(waitMs, undefined, { signal, ref: false }).catch(() => undefined);
+  }
+}
+
+/** One stream's life; resolves with the reason it ended. */
+function runOnce<Request, Response>(options: StreamOptions<Request, Response>, onHealthy: () => void): Promise<string> {
+  const { token, signal } = options;
+  const call = options.open(bearerMetadata(token?.current));
+  return new Promise<string>((resolve) => {
+    const finish = (reason: string) => {
+      unsubscribe?.();
+      signal.removeEventListener('abort', onAbort);
+      call.cancel();
+      resolve(reason);
+    };
+    const onAbort = () => finish('stopped');
+    const unsubscribe = token?.subscribe(() => finish('token changed'));
+    const send = (request: Request) => {
+      if (!call.destroyed && !call.writableEnded) call.write(request);
+    };
+    call.on('error', (error) => finish(messageOf(error)));
+    call.on('end', () => finish('the server ended the stream'));
+    call.on('data', (response: Response) => {
+      onHealthy();
+      options.onMessage(response, send);
+    });
+    signal.addEventListener('abort', onAbort, { once: true });
+    options.onOpen(send);
+  });
+}

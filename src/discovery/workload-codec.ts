@@ -1,0 +1,147 @@
+// Between the policy model and its wire form: istio.workload.Address and handfast.policy.v1.TrafficPolicy. The one parser for both.
+
+import { HandfastError } from '../errors.ts';
+import { ipFromBytes, ipToBytes } from '../policy/ip.ts';
+import {
+  type MutualTlsMode,
+  mutualTlsModes,
+  type OutboundTrafficPolicy,
+  outboundTrafficPolicies,
+  type Service,
+  type ServicePort,
+  serviceKey,
+  type TlsSwitch,
+  type TrafficPolicy,
+  type Workload,
+} from '../policy/model.ts';
+import { workloadOf, workloadSpiffeId } from '../spiffe/spiffe-id.ts';
+import * as policyWire from '../wire/gen/handfast/policy/v1/traffic_policy.ts';
+import * as workloadWire from '../wire/gen/istio/workload/workload.ts';
+
+export type AddressObject = { readonly kind: 'workload'; readonly value: Workload } | { readonly kind: 'service'; readonly value: Service };
+
+export function encodeWorkload(workload: Workload): Uint8Array {
+  const serviceAccount = workloadOf(workload.identity)?.serviceAccount ?? '';
+  return encodeAddress({
+    $case: 'workload',
+    value: {
+      uid: workload.uid,
+      name: workload.name,
+      namespace: workload.namespace,
+      addresses: workload.addresses.map(ipToBytes),
+      trustDomain: workload.identity.trustDomain,
+      serviceAccount,
+      tunnelProtocol: workload.meshed ? workloadWire.TunnelProtocol.LEGACY_ISTIO_MTLS : workloadWire.TunnelProtocol.NONE,
+      status: workload.healthy ? workloadWire.WorkloadStatus.HEALTHY : workloadWire.WorkloadStatus.UNHEALTHY,
+      services: Object.fromEntries([...workload.services].map(([key, ports]) => [key, { ports: [...ports] }])),
+      network: '',
+      node: '',
+      clusterId: '',
+      hostname: '',
+    },
+  });
+}
+
+export function encodeService(service: Service): Uint8Array {
+  return encodeAddress({
+    $case: 'service',
+    value: {
+      name: service.name,
+      namespace: service.namespace,
+      hostname: service.hostname,
+      addresses: service.addresses.map((address) => ({ network: '', address: ipToBytes(address) })),
+      ports: [...service.ports],
+      subjectAltNames: [...service.subjectAltNames],
+    },
+  });
+}
+
+function encodeAddress(type: workloadWire.Address['type']): Uint8Array {
+  return workloadWire.Address.encode({ type }).finish();
+}
+
+/** Throws OBJECT_INVALID (or what an ill-formed part throws) for anything a proxy could not act on. */
+export function decodeAddress(bytes: Uint8Array): AddressObject {
+  const { type } = workloadWire.Address.decode(bytes);
+  switch (type?.$case) {
+    case 'workload':
+      return { kind: 'workload', value: workloadFromWire(type.value) };
+    case 'service':
+      return { kind: 'service', value: serviceFromWire(type.value) };
+    default:
+      throw new HandfastError('OBJECT_INVALID', 'an Address with neither workload nor service');
+  }
+}
+
+function workloadFromWire(wire: workloadWire.Workload): Workload {
+  if (wire.uid === '') throw new HandfastError('OBJECT_INVALID', `workload ${wire.namespace}/${wire.name} has no uid`);
+  return Object.freeze({
+    uid: wire.uid,
+    name: wire.name,
+    namespace: wire.namespace,
+    identity: workloadSpiffeId({
+      // Istio leaves the default trust domain out.
+      trustDomain: wire.trustDomain === '' ? 'cluster.local' : wire.trustDomain,
+      namespace: wire.namespace,
+      serviceAccount: wire.serviceAccount === '' ? 'default' : wire.serviceAccount,
+    }),
+    addresses: wire.addresses.map(ipFromBytes),
+    meshed: wire.tunnelProtocol !== workloadWire.TunnelProtocol.NONE,
+    healthy: wire.status === workloadWire.WorkloadStatus.HEALTHY,
+    services: new Map(Object.entries(wire.services).map(([key, list]) => [key, portsFromWire(list.ports)])),
+  });
+}
+
+function serviceFromWire(wire: workloadWire.Service): Service {
+  return Object.freeze({
+    key: serviceKey(wire),
+    name: wire.name,
+    namespace: wire.namespace,
+    hostname: wire.hostname,
+    addresses: wire.addresses.map(({ address }) => ipFromBytes(address)),
+    ports: portsFromWire(wire.ports),
+    subjectAltNames: wire.subjectAltNames,
+  });
+}
+
+function portsFromWire(ports: readonly workloadWire.Port[]): ServicePort[] {
+  return ports.map(({ servicePort, targetPort }) => ({ servicePort, targetPort: targetPort === 0 ? servicePort : targetPort }));
+}
+
+export function encodeTrafficPolicy(policy: TrafficPolicy): Uint8Array {
+  return policyWire.TrafficPolicy.encode({
+    workload: policy.workload,
+    inbound: switchToWire(policy.inbound),
+    inboundPorts: Object.fromEntries([...policy.inboundPorts].map(([port, tlsSwitch]) => [port, switchToWire(tlsSwitch)])),
+    outboundTrafficPolicy: policyWire.OutboundTrafficPolicy[policy.outbound],
+  }).finish();
+}
+
+/** Throws OBJECT_INVALID for a mode this build does not know: an unknown switch is refused, never read as the laxer one. */
+export function decodeTrafficPolicy(bytes: Uint8Array): TrafficPolicy {
+  const wire = policyWire.TrafficPolicy.decode(bytes);
+  return Object.freeze({
+    workload: wire.workload,
+    inbound: switchFromWire(wire.inbound, wire.workload),
+    inboundPorts: new Map(
+      Object.entries(wire.inboundPorts).map(([port, tlsSwitch]) => [Number(port), switchFromWire(tlsSwitch, wire.workload)]),
+    ),
+    outbound: outboundFromWire(wire.outboundTrafficPolicy, wire.workload),
+  });
+}
+
+function switchToWire(tlsSwitch: TlsSwitch): policyWire.TlsSwitch {
+  return { mode: policyWire.MutualTlsMode[tlsSwitch.mode], source: tlsSwitch.source };
+}
+
+function switchFromWire(wire: policyWire.TlsSwitch | undefined, workload: string): TlsSwitch {
+  const mode: MutualTlsMode | undefined = mutualTlsModes.find((name) => policyWire.MutualTlsMode[name] === wire?.mode);
+  if (wire === undefined || mode === undefined) throw new HandfastError('OBJECT_INVALID', `TrafficPolicy ${workload}: unknown mTLS mode`);
+  return Object.freeze({ mode, source: wire.source });
+}
+
+function outboundFromWire(wire: policyWire.OutboundTrafficPolicy, workload: string): OutboundTrafficPolicy {
+  const policy = outboundTrafficPolicies.find((name) => policyWire.OutboundTrafficPolicy[name] === wire);
+  if (policy === undefined) throw new HandfastError('OBJECT_INVALID', `TrafficPolicy ${workload}: unknown outbound traffic policy`);
+  return policy;
+}

@@ -1,0 +1,149 @@
+// Command-line flags by a table: parsed once, every value checked, unknown ones refused, `--help` written from the same table.
+
+import { parseArgs } from 'node:util';
+import { HandfastError, messageOf } from './errors.ts';
+
+interface Common {
+  readonly help: string;
+  /** An environment variable that stands in when the flag is absent. */
+  readonly env?: string;
+}
+export interface TextFlag extends Common {
+  readonly kind: 'text';
+  readonly value: string;
+  readonly default?: string;
+  readonly optional?: true;
+}
+export interface ChoiceFlag<T extends string = string> extends Common {
+  readonly kind: 'choice';
+  readonly choices: readonly T[];
+  readonly default: NoInfer<T>;
+}
+/** Parsed to milliseconds. Bounds and default are written as on the command line: `500ms`, `10s`, `5m`, `24h`. */
+export interface DurationFlag extends Common {
+  readonly kind: 'duration';
+  readonly default?: string;
+  readonly optional?: true;
+  readonly min: string;
+  readonly max: string;
+}
+export interface PortFlag extends Common {
+  readonly kind: 'port';
+  readonly default: number;
+}
+export interface SwitchFlag extends Common {
+  readonly kind: 'switch';
+}
+export type Flag = TextFlag | ChoiceFlag | DurationFlag | PortFlag | SwitchFlag;
+export type Flags = Readonly<Record<string, Flag>>;
+
+type Value<F extends Flag> =
+  F extends ChoiceFlag<infer T>
+    ? T
+    : F extends SwitchFlag
+      ? boolean
+      : F extends PortFlag
+        ? number
+        : F extends DurationFlag
+          ? F extends { optional: true }
+            ? number | undefined
+            : number
+          : F extends { optional: true }
+            ? string | undefined
+            : string;
+export type FlagValues<T extends Flags> = { readonly [K in keyof T]: Value<T[K]> };
+
+/** What `--help` prints around the table. */
+export interface Usage {
+  readonly command: string;
+  readonly summary: string;
+}
+
+/** Thrown by `parseFlags` for `--help`; the message is the help. */
+export class HelpRequested extends Error {}
+
+/** Throws CONFIG_INVALID that names the flag, or HelpRequested. `env` is read for flags that name a variable. */
+export function parseFlags<T extends Flags>(argv: readonly string[], flags: T, usage: Usage, env: NodeJS.ProcessEnv = {}): FlagValues<T> {
+  const options = Object.fromEntries(
+    Object.entries(flags).map(([name, flag]) => [name, { type: flag.kind === 'switch' ? ('boolean' as const) : ('string' as const) }]),
+  );
+  let given: Record<string, string | boolean | undefined>;
+  try {
+    given = parseArgs({
+      args: [...argv],
+      options: { ...options, help: { type: 'boolean', short: 'h' } },
+      strict: true,
+      allowPositionals: false,
+    }).values as typeof given;
+  } catch (cause) {
+    throw new HandfastError('CONFIG_INVALID', `${messageOf(cause)}\nSee ${usage.command} --help`, { cause });
+  }
+  if (given.help === true) throw new HelpRequested(helpText(flags, usage));
+  const values = Object.entries(flags).map(
+    ([name, flag]) => [name, readValue(name, flag, given[name] ?? (flag.env === undefined ? undefined : env[flag.env]))] as const,
+  );
+  return Object.freeze(Object.fromEntries(values)) as FlagValues<T>;
+}
+
+function readValue(name: string, flag: Flag, given: string | boolean | undefined): string | number | boolean | undefined {
+  if (flag.kind === 'switch') return given === true || given === 'true';
+  const text = typeof given === 'string' ? given : undefined;
+  switch (flag.kind) {
+    case 'text': {
+      const value = text ?? flag.default;
+      if ((value === undefined || value === '') && flag.optional !== true) {
+        throw new HandfastError('CONFIG_INVALID', `--${name} ${flag.value} is needed: ${flag.help}`);
+      }
+      return value;
+    }
+    case 'choice': {
+      const value = text ?? flag.default;
+      if (!flag.choices.includes(value)) throw bad(name, value, flag.choices.join(', '));
+      return value;
+    }
+    case 'port': {
+      const value = text === undefined ? flag.default : Number(text);
+      if (!Number.isInteger(value) || value < 0 || value > 65535) throw bad(name, String(text), 'a port from 0 to 65535');
+      return value;
+    }
+    case 'duration': {
+      const value = text ?? flag.default;
+      if (value === undefined) {
+        if (flag.optional === true) return undefined;
+        throw new HandfastError('CONFIG_INVALID', `--${name} DURATION is needed: ${flag.help}`);
+      }
+      const ms = parseDuration(value);
+      const accepted = `a duration from ${flag.min} to ${flag.max}, such as 500ms, 10s, 5m or 1h`;
+      if (ms === undefined || ms < (parseDuration(flag.min) ?? 0) || ms > (parseDuration(flag.max) ?? 0)) throw bad(name, value, accepted);
+      return ms;
+    }
+    default:
+      return flag satisfies never;
+  }
+}
+
+/** Milliseconds, or undefined for what is no duration. */
+export function parseDuration(text: string): number | undefined {
+  const [, amount, unit] = /^(\d+(?:\.\d+)?)(ms|s|m|h)$/.exec(text) ?? [];
+  if (amount === undefined || unit === undefined) return undefined;
+  const factor = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }[unit];
+  return factor === undefined ? undefined : Math.round(Number(amount) * factor);
+}
+
+function bad(name: string, value: string, accepted: string): HandfastError {
+  return new HandfastError('CONFIG_INVALID', `--${name} ${JSON.stringify(value)} is not accepted: ${accepted}`);
+}
+
+function helpText(flags: Flags, usage: Usage): string {
+  const rows = Object.entries(flags).map(([name, flag]) => {
+    const value =
+      flag.kind === 'switch'
+        ? ''
+        : ` ${flag.kind === 'text' ? flag.value : flag.kind === 'choice' ? flag.choices.join('|') : flag.kind.toUpperCase()}`;
+    const preset = 'default' in flag && flag.default !== undefined ? ` (default ${flag.default})` : '';
+    return [`  --${name}${value}`, `${flag.help}${preset}${flag.env === undefined ? '' : ` [${flag.env}]`}`] as const;
+  });
+  const width = Math.min(38, Math.max(...rows.map(([left]) => left.length))) + 2;
+  const lines = rows.map(([left, right]) => (left.length >= width ? `${left}\n${' '.repeat(width)}${right}` : left.padEnd(width) + right));
+  return `usage: ${usage.command} [flags]\n\n${usage.summary}\n\n${lines.join('\n')}\n`;
+}

@@ -1,0 +1,63 @@
+#!/usr/bin/env node
+// argv to a role; signals to an AbortSignal; the only process.exit.
+
+import { HandfastError, messageOf } from './errors.ts';
+import { HelpRequested } from './flags.ts';
+
+interface Role {
+  run(argv: readonly string[], signal: AbortSignal): Promise<number>;
+}
+
+const roles: Readonly<Record<string, { summary: string; load: () => Promise<Role> }>> = {
+  proxy: { summary: 'the sidecar: mTLS in, mTLS out', load: () => import('./commands/proxy.ts') },
+  agent: { summary: 'node agent: certificates (SDS) and discovery for sidecars', load: () => import('./commands/agent.ts') },
+  ca: { summary: 'certificate authority', load: () => import('./commands/ca.ts') },
+  up: { summary: 'CA, control and agent in one process, from a directory of YAML', load: () => import('./commands/up.ts') },
+  token: { summary: 'make a token for a local workload', load: () => import('./commands/token.ts') },
+  iptables: { summary: 'apply, clean or print the redirection into the sidecar', load: () => import('./commands/iptables.ts') },
+};
+
+const EXIT = { failed: 1, usage: 2 } as const;
+
+async function main(argv: readonly string[]): Promise<number> {
+  const [name = '--help', ...rest] = argv;
+  if (name === '--help' || name === '-h') {
+    process.stdout.write(
+      `usage: handfast ROLE [flags]\n\n${Object.entries(roles)
+        .map(([role, { summary }]) => `  ${role.padEnd(10)}${summary}\n`)
+        .join('')}\nhandfast ROLE --help says more.\n`,
+    );
+    return 0;
+  }
+  const role = roles[name];
+  if (role === undefined)
+    throw new HandfastError('CONFIG_INVALID', `there is no role ${JSON.stringify(name)}; there are: ${Object.keys(roles).join(', ')}`);
+  const { run } = await role.load();
+  return run(rest, stopSignal());
+}
+
+/** Aborts on the first SIGTERM or SIGINT; a second one ends the process at once. */
+function stopSignal(): AbortSignal {
+  const controller = new AbortController();
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.on(signal, () => {
+      if (controller.signal.aborted) process.exit(EXIT.failed);
+      controller.abort();
+    });
+  }
+  return controller.signal;
+}
+
+main(process.argv.slice(2)).then(
+  (code) => process.exit(code),
+  (error: unknown) => {
+    if (error instanceof HelpRequested) {
+      process.stdout.write(error.message);
+      process.exit(0);
+    }
+    process.stderr.write(
+      `handfast: ${error instanceof HandfastError ? error.message : error instanceof Error ? (error.stack ?? error.message) : messageOf(error)}\n`,
+    );
+    process.exit(error instanceof HandfastError && error.code === 'CONFIG_INVALID' ? EXIT.usage : EXIT.failed);
+  },
+);

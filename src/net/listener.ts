@@ -1,0 +1,36 @@
+// A TCP listener for redirected connections: dual-stack where the kernel has IPv6, IPv4 alone where it has not.
+
+import { createServer, type Server, type Socket } from 'node:net';
+
+export interface Listener {
+  readonly port: number;
+  /** Stops accepting; connections that are open stay open. */
+  close(): Promise<void>;
+}
+
+/** Port 0 takes any free one. `host` undefined means every address. Rejects with the system's error. */
+export async function listen(options: { port: number; host?: string; onConnection: (socket: Socket) => void }): Promise<Listener> {
+  const server = createServer({ allowHalfOpen: true, noDelay: true, pauseOnConnect: true, keepAlive: true, keepAliveInitialDelay: 60_000 });
+  server.on('connection', options.onConnection);
+  try {
+    await bind(server, options.port, options.host ?? '::');
+  } catch (error) {
+    const noIpv6 = error instanceof Error && 'code' in error && (error.code === 'EAFNOSUPPORT' || error.code === 'EADDRNOTAVAIL');
+    if (options.host !== undefined || !noIpv6) throw error;
+    await bind(server, options.port, '0.0.0.0');
+  }
+  const address = server.address();
+  const port = typeof address === 'object' && address !== null ? address.port : options.port;
+  return { port, close: () => new Promise((resolve) => server.close(() => resolve())) };
+}
+
+function bind(server: Server, port: number, host: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    // A full backlog drops connections silently; 511 is Node's default, sidecars see bursts.
+    server.listen({ port, host, backlog: 4096 }, () => {
+      server.removeListener('error', reject);
+      resolve();
+    });
+  });
+}

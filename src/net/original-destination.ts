@@ -1,0 +1,40 @@
+// Where a redirected connection was going, asked of the kernel: SO_ORIGINAL_DST, kept by netfilter's connection tracking.
+
+import type { Socket } from 'node:net';
+import { Address6 } from 'ip-address';
+import koffi from 'koffi';
+
+const SOL_IP = 0;
+const SOL_IPV6 = 41;
+/** Same number for both families (linux/netfilter_ipv4.h, linux/netfilter_ipv6/ip6_tables.h). */
+const SO_ORIGINAL_DST = 80;
+
+/** Canonical IP text and port, or undefined where the kernel knows of no redirection. */
+export interface Destination {
+  readonly address: string;
+  readonly port: number;
+}
+
+const getsockopt = koffi
+  .load('libc.so.6')
+  .func('int getsockopt(int fd, int level, int name, _Out_ uint8_t *value, _Inout_ uint32_t *length)');
+
+/** Undefined when the connection was not redirected, or the kernel has lost track of it. Never guesses. */
+export function originalDestination(socket: Socket): Destination | undefined {
+  const fd = descriptorOf(socket);
+  if (fd === undefined) return undefined;
+  // On a dual-stack listener an IPv4 peer shows as ::ffff:a.b.c.d and is tracked as IPv4.
+  const v4 = socket.remoteFamily === 'IPv4' || socket.remoteAddress?.startsWith('::ffff:') === true;
+  const value = Buffer.alloc(v4 ? 16 : 28);
+  if (getsockopt(fd, v4 ? SOL_IP : SOL_IPV6, SO_ORIGINAL_DST, value, [value.length]) !== 0) return undefined;
+  const port = value.readUInt16BE(2);
+  const address = v4 ? value.subarray(4, 8).join('.') : Address6.fromUnsignedByteArray([...value.subarray(8, 24)]).correctForm();
+  return { address, port };
+}
+
+/** Node keeps the descriptor on an undocumented handle; this is the one place that reads it. */
+function descriptorOf(socket: Socket): number | undefined {
+  const handle: unknown = Reflect.get(socket, '_handle');
+  const fd: unknown = typeof handle === 'object' && handle !== null ? Reflect.get(handle, 'fd') : undefined;
+  return typeof fd === 'number' && fd >= 0 ? fd : undefined;
+}

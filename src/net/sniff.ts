@@ -1,0 +1,66 @@
+// Reads a connection's first bytes and puts them back: enough to tell mesh TLS, other TLS and plaintext apart.
+
+import type { Socket } from 'node:net';
+import { readFirstBytes } from './client-hello.ts';
+
+/** 'silent': nothing came in time. 'closed': the peer ended or reset before saying enough. */
+export type Sniffed =
+  | { readonly kind: 'plaintext' }
+  | { readonly kind: 'tls'; readonly alpn: readonly string[] }
+  | { readonly kind: 'silent' }
+  | { readonly kind: 'incomplete' }
+  | { readonly kind: 'too-long' }
+  | { readonly kind: 'closed' };
+
+export interface SniffOptions {
+  /** How long to wait for the first byte. */
+  readonly silenceMs: number;
+  /** How long a ClientHello that has begun may take to become whole. */
+  readonly completeMs: number;
+  readonly maxBytes: number;
+  /** Ends the wait for the first byte early: 'silent'. */
+  readonly signal?: AbortSignal;
+}
+
+/** Leaves the socket paused with every byte unread. Never rejects. */
+export function sniff(socket: Socket, options: SniffOptions): Promise<Sniffed> {
+  return new Promise((resolve) => {
+    let bytes: Buffer = Buffer.alloc(0);
+    const finish = (sniffed: Sniffed) => {
+      clearTimeout(timer);
+      options.signal?.removeEventListener('abort', onAbort);
+      socket.removeListener('data', onData);
+      socket.removeListener('end', onEnd);
+      socket.removeListener('close', onEnd);
+      socket.removeListener('error', onEnd);
+      socket.pause();
+      if (bytes.length > 0 && !socket.destroyed && sniffed.kind !== 'closed') socket.unshift(bytes);
+      resolve(sniffed);
+    };
+    const onData = (chunk: Buffer) => {
+      const first = bytes.length === 0;
+      bytes = first ? chunk : Buffer.concat([bytes, chunk]);
+      const read = readFirstBytes(bytes);
+      if (read.kind !== 'more') finish(read);
+      else if (bytes.length > options.maxBytes) finish({ kind: 'too-long' });
+      else if (first) {
+        clearTimeout(timer);
+        timer = setTimeout(() => finish({ kind: 'incomplete' }), options.completeMs);
+      }
+    };
+    // Who half-closes without a word may still listen to a server that speaks first; half a ClientHello leaves nobody to talk TLS with.
+    const onEnd = () =>
+      finish(socket.readableEnded && !socket.destroyed && bytes.length === 0 ? { kind: 'plaintext' } : { kind: 'closed' });
+    const onAbort = () => {
+      if (bytes.length === 0) finish({ kind: 'silent' });
+    };
+    let timer = setTimeout(() => finish({ kind: 'silent' }), options.silenceMs);
+    options.signal?.addEventListener('abort', onAbort, { once: true });
+    socket.on('data', onData);
+    socket.once('end', onEnd);
+    socket.once('close', onEnd);
+    socket.once('error', onEnd);
+    if (options.signal?.aborted === true) onAbort();
+    else socket.resume();
+  });
+}

@@ -1,0 +1,67 @@
+// The part of a Kubernetes Pod that a registry needs: who runs there, under which labels, at which addresses.
+
+import { z } from 'zod';
+import { canonicalIp } from '../ip.ts';
+import { labels, objectMeta, port, serviceAccountName } from './object-meta.ts';
+
+/** On a pod this label says that a sidecar in it speaks mTLS; the injector sets it. */
+export const TLS_MODE_LABEL = 'security.istio.io/tlsMode';
+
+export const ipAddress = z.string().transform((text, context) => {
+  try {
+    return canonicalIp(text);
+  } catch {
+    context.addIssue({ code: 'custom', message: `${JSON.stringify(text)} is not an IP address` });
+    return z.NEVER;
+  }
+});
+
+export const podSchema = z.strictObject({
+  apiVersion: z.enum(['v1']),
+  kind: z.literal('Pod'),
+  metadata: objectMeta.extend({
+    labels: labels.default({}).superRefine((all, context) => {
+      const mode = all[TLS_MODE_LABEL];
+      if (mode !== undefined && mode !== 'istio' && mode !== 'disabled') {
+        context.addIssue({
+          code: 'custom',
+          path: [TLS_MODE_LABEL],
+          message: `${JSON.stringify(mode)}: accepted are "istio" (a sidecar speaks mTLS here) and "disabled"`,
+        });
+      }
+    }),
+  }),
+  spec: z
+    .strictObject({
+      serviceAccountName: serviceAccountName.default('default'),
+      nodeName: z.string().optional(),
+      containers: z
+        .array(
+          z.strictObject({
+            name: z.string(),
+            image: z.string().optional(),
+            ports: z
+              .array(
+                z.strictObject({
+                  name: z.string().optional(),
+                  containerPort: port,
+                  protocol: z.enum(['TCP', 'UDP', 'SCTP']).default('TCP'),
+                }),
+              )
+              .default([]),
+          }),
+        )
+        .default([]),
+    })
+    .default({ serviceAccountName: 'default', containers: [] }),
+  status: z
+    .strictObject({
+      podIP: ipAddress.optional(),
+      podIPs: z.array(z.strictObject({ ip: ipAddress })).default([]),
+      phase: z.string().optional(),
+      conditions: z.array(z.object({ type: z.string(), status: z.string() })).default([]),
+    })
+    .default({ podIPs: [], conditions: [] }),
+});
+
+export type Pod = z.infer<typeof podSchema>;

@@ -1,0 +1,57 @@
+// The part of a Kubernetes Service that a registry needs: its addresses, its ports, and which pods stand behind it.
+
+import { z } from 'zod';
+import { messageOf } from '../../errors.ts';
+import { parseSpiffeId } from '../../spiffe/spiffe-id.ts';
+import { labels, objectMeta, port } from './object-meta.ts';
+import { ipAddress } from './pod.ts';
+
+/** Further SPIFFE IDs that the service's servers may prove, comma-separated. */
+export const SUBJECT_ALT_NAMES_ANNOTATION = 'handfast.io/subject-alt-names';
+
+const clusterIp = z.union([z.enum(['None', '']), ipAddress]);
+
+export const serviceSchema = z.strictObject({
+  apiVersion: z.enum(['v1']),
+  kind: z.literal('Service'),
+  metadata: objectMeta.superRefine(({ annotations }, context) => {
+    for (const id of subjectAltNamesOf(annotations)) {
+      try {
+        parseSpiffeId(id);
+      } catch (error) {
+        context.addIssue({ code: 'custom', path: ['annotations', SUBJECT_ALT_NAMES_ANNOTATION], message: messageOf(error) });
+      }
+    }
+  }),
+  spec: z.strictObject({
+    type: z.enum(['ClusterIP', 'NodePort', 'LoadBalancer']).default('ClusterIP'),
+    clusterIP: clusterIp.optional(),
+    clusterIPs: z.array(clusterIp).default([]),
+    ipFamilies: z.array(z.enum(['IPv4', 'IPv6'])).optional(),
+    ipFamilyPolicy: z.string().optional(),
+    selector: labels.optional(),
+    ports: z
+      .array(
+        z.strictObject({
+          name: z.string().optional(),
+          port,
+          targetPort: z.union([port, z.string().min(1)]).optional(),
+          protocol: z.enum(['TCP', 'UDP', 'SCTP']).default('TCP'),
+          appProtocol: z.string().optional(),
+          nodePort: port.optional(),
+        }),
+      )
+      .default([]),
+  }),
+  status: z.unknown().optional(),
+});
+
+export type ServiceObject = z.infer<typeof serviceSchema>;
+
+/** The extra SPIFFE IDs that a service's annotations name. */
+export function subjectAltNamesOf(annotations: Readonly<Record<string, string>>): string[] {
+  return (annotations[SUBJECT_ALT_NAMES_ANNOTATION] ?? '')
+    .split(',')
+    .map((id) => id.trim())
+    .filter((id) => id !== '');
+}

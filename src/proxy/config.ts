@@ -1,0 +1,52 @@
+// The sidecar's settings, from flags and the pod's environment; parsed once, frozen. The only reader of process.env in the proxy.
+
+import { type FlagValues, parseFlags } from '../flags.ts';
+import { logLevels } from '../observe/log.ts';
+
+export const proxyFlags = {
+  agent: { kind: 'text', value: 'ADDRESS', default: 'unix:/run/handfast/agent.sock', help: "gRPC address of the node agent's socket" },
+  'token-file': {
+    kind: 'text',
+    value: 'FILE',
+    default: '/var/run/secrets/tokens/handfast-token',
+    help: "the workload's token, read again when it changes",
+  },
+  'pod-name': { kind: 'text', value: 'NAME', env: 'POD_NAME', help: 'name of this pod in the registry' },
+  'pod-namespace': { kind: 'text', value: 'NAMESPACE', env: 'POD_NAMESPACE', help: 'namespace of this pod' },
+  'inbound-port': { kind: 'port', default: 15006, help: 'where iptables redirects inbound connections' },
+  'outbound-port': { kind: 'port', default: 15001, help: 'where iptables redirects outbound connections' },
+  'readiness-port': { kind: 'port', default: 15021, help: 'HTTP /healthz/ready' },
+  'dial-timeout': { kind: 'duration', default: '10s', min: '10ms', max: '5m', help: 'for a TCP connection to an upstream' },
+  'handshake-timeout': { kind: 'duration', default: '10s', min: '10ms', max: '5m', help: 'for a TLS handshake, either side' },
+  'sniff-silence': {
+    kind: 'duration',
+    default: '500ms',
+    min: '10ms',
+    max: '1m',
+    help: 'PERMISSIVE: after this silence of the client, a server that speaks first may',
+  },
+  'half-close-timeout': {
+    kind: 'duration',
+    default: '1h',
+    min: '100ms',
+    max: '24h',
+    help: 'for a half-closed or wordless connection without a byte',
+  },
+  'drain-timeout': { kind: 'duration', default: '10s', min: '0s', max: '1h', help: 'after SIGTERM, for open connections to finish' },
+  'log-level': { kind: 'choice', choices: logLevels, default: 'info', help: 'what is logged' },
+} as const;
+
+export type ProxyConfig = FlagValues<typeof proxyFlags>;
+
+/** Throws CONFIG_INVALID that names the flag, or HelpRequested. */
+export function parseProxyConfig(argv: readonly string[]): ProxyConfig {
+  return parseFlags(
+    argv,
+    proxyFlags,
+    {
+      command: 'handfast proxy',
+      summary: 'The sidecar: mTLS in, mTLS out, behind the redirection that `handfast iptables apply` sets up.',
+    },
+    process.env,
+  );
+}

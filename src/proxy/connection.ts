@@ -1,0 +1,45 @@
+// What is known of a connection at each step of its way. A step takes one of these and returns a richer one.
+
+import type { Socket } from 'node:net';
+import type { Transport } from '../policy/decide.ts';
+import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
+import type { Endpoint, TlsSwitch, TrafficPolicy, Workload } from '../policy/model.ts';
+import type { VerifiedPeer } from '../spiffe/verify-peer.ts';
+
+export type Direction = 'inbound' | 'outbound';
+
+/** Fresh from a listener. */
+export interface Accepted {
+  readonly id: number;
+  readonly direction: Direction;
+  readonly socket: Socket;
+  readonly downstream: Endpoint;
+  /** Unix milliseconds. */
+  readonly openedAt: number;
+}
+
+/** Its original destination is known and is not ourselves. */
+export interface Located extends Accepted {
+  readonly originalDestination: Endpoint;
+}
+
+/** It has its one policy snapshot, and the workload whose sidecar this is. */
+export interface Governed extends Located {
+  readonly mesh: MeshSnapshot;
+  readonly self: Workload;
+  readonly policy: TrafficPolicy;
+}
+
+/** What a record can say. Filled as the connection proceeds; whatever is known when it ends is logged. */
+export interface Known extends Accepted {
+  readonly originalDestination?: Endpoint;
+  readonly tlsSwitch?: TlsSwitch;
+  /** How the mode was reached when no switch of ours decided: `not in the mesh`, `ALLOW_ANY`. */
+  readonly mode?: string;
+  readonly transport?: Transport;
+  readonly upstream?: Endpoint;
+  readonly service?: string;
+  /** Who the sidecar speaks for, and who the other side has proven to be. */
+  readonly ownId?: string;
+  readonly peer?: VerifiedPeer;
+}

@@ -1,0 +1,123 @@
+// What the two pipelines work with, and the first steps they share: where a connection was going, and which policy governs it.
+
+import type { Socket } from 'node:net';
+import { HandfastError, messageOf } from '../errors.ts';
+import { type DialOptions, DialTimeout, dial } from '../net/dial.ts';
+import type { LocalAddresses } from '../net/local-addresses.ts';
+import type { Verdict } from '../policy/decide.ts';
+import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
+import type { Endpoint, TrafficPolicy, Workload } from '../policy/model.ts';
+import type { Snapshot } from '../snapshot.ts';
+import type { Identity } from '../spiffe/identity.ts';
+import type { Terminator } from '../tls/terminate.ts';
+import type { Governed, Located } from './connection.ts';
+import { type ConnectionTracker, show, type Tracked } from './tracker.ts';
+
+export interface PipelineSettings {
+  readonly podName: string;
+  readonly podNamespace: string;
+  readonly dialTimeoutMs: number;
+  readonly handshakeTimeoutMs: number;
+  readonly sniffSilenceMs: number;
+  readonly halfCloseTimeoutMs: number;
+  /** Source address for connections to the application, by which the redirection knows them (`127.0.0.6`, `::6`). */
+  readonly passthroughSource: { readonly v4: string; readonly v6: string };
+}
+
+export interface PipelineContext {
+  readonly settings: PipelineSettings;
+  readonly originalDestination: (socket: Socket) => Endpoint | undefined;
+  readonly local: Pick<LocalAddresses, 'has'>;
+  /** The ports this process listens on: never a destination. */
+  readonly ownPorts: ReadonlySet<number>;
+  readonly mesh: Snapshot<MeshSnapshot>;
+  readonly identity: Snapshot<Identity>;
+  readonly terminator: Terminator;
+  readonly tracker: ConnectionTracker;
+  readonly now: () => number;
+}
+
+/** Where the connection was going. Throws NO_ORIGINAL_DESTINATION, or SELF_LOOP for a direct dial of the sidecar. */
+export function locate(tracked: Tracked, context: PipelineContext): Located {
+  const { known } = tracked;
+  const destination = context.originalDestination(known.socket);
+  if (destination === undefined) {
+    throw new HandfastError(
+      'NO_ORIGINAL_DESTINATION',
+      'the connection was not redirected here by iptables, so nobody knows where it was going',
+    );
+  }
+  const located: Located = tracked.note({ ...known, originalDestination: destination });
+  // Without a redirection to undo, the kernel may answer with the listener's own address.
+  if (context.ownPorts.has(destination.port) && context.local.has(destination.address)) {
+    throw new HandfastError('SELF_LOOP', `${show(destination)} is the sidecar itself`);
+  }
+  return located;
+}
+
+/** Takes the policy snapshot. Throws NO_POLICY or IDENTITY_MISMATCH while it is unknown who this pod is and what holds for it. */
+export function govern(located: Located, context: PipelineContext): Governed {
+  const mesh = context.mesh.current;
+  if (mesh === undefined) throw new HandfastError('NO_POLICY', 'no policy has arrived from the agent yet');
+  const { self, policy } = selfIn(mesh, context);
+  return { ...located, mesh, self, policy };
+}
+
+/** This pod in a snapshot, and what holds for it. */
+export function selfIn(
+  mesh: MeshSnapshot,
+  { settings, identity }: Pick<PipelineContext, 'settings' | 'identity'>,
+): { self: Workload; policy: TrafficPolicy } {
+  const { podNamespace, podName } = settings;
+  const self = mesh.registry.workload(podNamespace, podName);
+  if (self === undefined) throw new HandfastError('NO_POLICY', `pod ${podNamespace}/${podName} is not in the registry`);
+  const policy = mesh.policies.get(self.uid);
+  if (policy === undefined) throw new HandfastError('NO_POLICY', `no policy for pod ${podNamespace}/${podName} yet`);
+  const own = identity.current?.svid.id.uri;
+  if (own !== undefined && own !== self.identity.uri) {
+    throw new HandfastError(
+      'IDENTITY_MISMATCH',
+      `the registry has pod ${podNamespace}/${podName} as ${self.identity.uri}, but its token proves ${own}`,
+    );
+  }
+  return { self, policy };
+}
+
+/** The identity for a handshake now. Throws NO_IDENTITY when none arrived or the last one has expired. */
+export function usableIdentity({ identity, now }: Pick<PipelineContext, 'identity' | 'now'>): Identity {
+  const { current } = identity;
+  if (current === undefined) throw new HandfastError('NO_IDENTITY', 'no certificate has arrived yet');
+  if (now() > current.svid.notAfter) {
+    throw new HandfastError(
+      'NO_IDENTITY',
+      `our certificate expired at ${new Date(current.svid.notAfter).toISOString()} and no new one has arrived`,
+    );
+  }
+  return current;
+}
+
+/** A dial whose failure is coded and says to whom. */
+export async function dialUpstream(tracked: Tracked, options: DialOptions): Promise<Socket> {
+  const where = show({ address: options.host, port: options.port });
+  try {
+    return tracked.own(await dial(options));
+  } catch (cause) {
+    if (cause instanceof DialTimeout) throw new HandfastError('DIAL_TIMEOUT', cause.message, { cause });
+    throw new HandfastError('DIAL_FAILED', `${where}: ${messageOf(cause)}`, { cause });
+  }
+}
+
+/** Throws what a verdict refuses. */
+export function enforce(verdict: Verdict): void {
+  if (!verdict.allowed) throw new HandfastError(verdict.code, verdict.reason);
+}
+
+/** Has the connection judged by every later snapshot, beginning with one that came while it was still on its way. */
+export function judgeFromNowOn(
+  tracked: Tracked,
+  of: { context: PipelineContext; judgedBy: MeshSnapshot; judge: (mesh: MeshSnapshot) => Verdict },
+): void {
+  tracked.rejudge = of.judge;
+  const latest = of.context.mesh.current;
+  if (latest !== undefined && latest !== of.judgedBy) enforce(of.judge(latest));
+}

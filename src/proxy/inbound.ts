@@ -1,0 +1,181 @@
+// Inbound: listener -> original destination -> policy -> (sniff only if PERMISSIVE) -> terminate TLS -> verify the peer -> the application -> splice.
+
+import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { HandfastError } from '../errors.ts';
+import { type Sniffed, sniff } from '../net/sniff.ts';
+import { decideInbound, type Transport, type Verdict } from '../policy/decide.ts';
+import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
+import { switchFor, type TlsSwitch } from '../policy/model.ts';
+import type { VerifiedPeer } from '../spiffe/verify-peer.ts';
+import { isMeshAlpn } from '../tls/alpn.ts';
+import type { Governed, Known } from './connection.ts';
+import { dialUpstream, enforce, govern, judgeFromNowOn, locate, type PipelineContext, selfIn, usableIdentity } from './context.ts';
+import { show, type Tracked } from './tracker.ts';
+
+/** A ClientHello with post-quantum key shares is about 1.8 KB; nobody needs this much. */
+const MAX_SNIFF_BYTES = 32 * 1024;
+
+/** How a connection came in, and its decrypted (or plain) stream. */
+interface Admitted {
+  readonly transport: Transport;
+  readonly stream: Duplex;
+  readonly peer?: VerifiedPeer;
+  /** Already dialled, where the application was asked to speak first. */
+  readonly application?: Socket;
+}
+
+interface Judged extends Governed {
+  readonly tlsSwitch: TlsSwitch;
+}
+
+/** Takes one redirected connection from accept to its record. Never rejects. */
+export async function inbound(socket: Socket, context: PipelineContext): Promise<void> {
+  const tracked = context.tracker.open('inbound', socket);
+  try {
+    const located = locate(tracked, context);
+    if (!context.local.has(located.originalDestination.address)) {
+      throw new HandfastError('DESTINATION_NOT_LOCAL', `${show(located.originalDestination)} is not an address of this pod`);
+    }
+    const judged = judge(tracked, govern(located, context));
+    const admitted = await admit(tracked, judged, context);
+    const settled = settle(tracked, judged, admitted, context);
+    const application = admitted.application ?? (await dialApplication(tracked, judged, context));
+    await tracked.splice({
+      downstream: settled,
+      upstream: application,
+      application,
+      halfCloseTimeoutMs: context.settings.halfCloseTimeoutMs,
+    });
+  } catch (error) {
+    tracked.refuse(error);
+  }
+}
+
+/** The switch that holds for the destination's port. */
+function judge(tracked: Tracked, governed: Governed): Judged {
+  const tlsSwitch = switchFor(governed.policy, governed.originalDestination.port);
+  return tracked.note({ ...governed, tlsSwitch, upstream: governed.originalDestination, ownId: governed.self.identity.uri });
+}
+
+async function admit(tracked: Tracked, judged: Judged, context: PipelineContext): Promise<Admitted> {
+  switch (judged.tlsSwitch.mode) {
+    case 'DISABLE':
+      return { transport: 'plaintext', stream: judged.socket };
+    case 'STRICT':
+      return terminateStrict(tracked, judged, context);
+    case 'PERMISSIVE':
+      return admitPermissive(tracked, judged, context);
+    default:
+      throw new HandfastError('NO_POLICY', `unknown mTLS mode ${String(judged.tlsSwitch.mode satisfies never)}`);
+  }
+}
+
+async function terminate(tracked: Tracked, judged: Judged, context: PipelineContext): Promise<Admitted> {
+  tracked.note({ ...judged, transport: 'mtls' });
+  usableIdentity(context);
+  const { socket, peer } = await context.terminator.terminate(judged.socket);
+  return { transport: 'mtls', stream: tracked.own(socket), peer };
+}
+
+/** STRICT needs no ALPN to decide, but plaintext should be told from a failed handshake in the record. */
+async function terminateStrict(tracked: Tracked, judged: Judged, context: PipelineContext): Promise<Admitted> {
+  const sniffed = await sniffFirst(judged, context, { silenceMs: context.settings.handshakeTimeoutMs });
+  if (sniffed.kind === 'tls') return terminate(tracked, judged, context);
+  if (sniffed.kind === 'silent')
+    throw new HandfastError(
+      'HANDSHAKE_TIMEOUT',
+      `no TLS handshake within ${context.settings.handshakeTimeoutMs} ms, STRICT by ${judged.tlsSwitch.source}`,
+    );
+  return { transport: 'plaintext', stream: judged.socket };
+}
+
+async function admitPermissive(tracked: Tracked, judged: Judged, context: PipelineContext): Promise<Admitted> {
+  const sniffed = await sniffFirst(judged, context, { silenceMs: context.settings.sniffSilenceMs });
+  if (sniffed.kind !== 'silent') return admitSniffed(tracked, judged, { sniffed, context });
+  // Neither speaks: perhaps the server is to speak first. It is asked, and until it does the client may still begin a handshake,
+  // so that a short silence here never turns a slow mTLS client away.
+  const application = await dialApplication(tracked, judged, context);
+  const spoken = firstWord(application);
+  const later = await sniffFirst(judged, context, { silenceMs: context.settings.halfCloseTimeoutMs, signal: spoken.signal });
+  spoken.stop();
+  if (later.kind === 'silent') return { transport: 'plaintext', stream: judged.socket, application };
+  return { ...(await admitSniffed(tracked, judged, { sniffed: later, context })), application };
+}
+
+async function admitSniffed(tracked: Tracked, judged: Judged, found: { sniffed: Sniffed; context: PipelineContext }): Promise<Admitted> {
+  if (found.sniffed.kind !== 'tls') return { transport: 'plaintext', stream: judged.socket };
+  // TLS that is not addressed to a sidecar is the application's own: passed on unread, and it proves nobody to us.
+  if (!isMeshAlpn(found.sniffed.alpn)) return { transport: 'passthrough-tls', stream: judged.socket };
+  return terminate(tracked, judged, found.context);
+}
+
+/** Throws for what can be nobody's first bytes. */
+async function sniffFirst(judged: Judged, context: PipelineContext, wait: { silenceMs: number; signal?: AbortSignal }): Promise<Sniffed> {
+  const sniffed = await sniff(judged.socket, { ...wait, completeMs: context.settings.handshakeTimeoutMs, maxBytes: MAX_SNIFF_BYTES });
+  switch (sniffed.kind) {
+    case 'too-long':
+      throw new HandfastError('SNIFF_LIMIT', `a ClientHello longer than ${MAX_SNIFF_BYTES} bytes`);
+    case 'incomplete':
+      throw new HandfastError('SNIFF_TIMEOUT', `half a ClientHello, and not the rest within ${context.settings.handshakeTimeoutMs} ms`);
+    case 'closed':
+      throw new HandfastError('HANDSHAKE_FAILED', 'the peer closed the connection before it had said anything');
+    default:
+      return sniffed;
+  }
+}
+
+/** Our verdict, before the application hears a byte; and the same verdict again whenever the mesh changes. */
+function settle(tracked: Tracked, judged: Judged, admitted: Admitted, context: PipelineContext): Duplex {
+  const { transport, peer, stream } = admitted;
+  const known: Known = { ...judged, transport };
+  tracked.note(peer === undefined ? known : { ...known, peer });
+  enforce(decideInbound(judged.tlsSwitch, transport));
+  judgeFromNowOn(tracked, { context, judgedBy: judged.mesh, judge: (mesh) => rejudge(mesh, { judged, transport, context }) });
+  return stream;
+}
+
+function rejudge(mesh: MeshSnapshot, of: { judged: Judged; transport: Transport; context: PipelineContext }): Verdict {
+  try {
+    return decideInbound(switchFor(selfIn(mesh, of.context).policy, of.judged.originalDestination.port), of.transport);
+  } catch (error) {
+    if (!(error instanceof HandfastError)) throw error;
+    // A pod that left the registry is draining: what is open was allowed, and no switch says otherwise. New connections are refused.
+    return error.code === 'NO_POLICY' ? { allowed: true } : { allowed: false, code: error.code, reason: error.message };
+  }
+}
+
+function dialApplication(tracked: Tracked, judged: Judged, context: PipelineContext): Promise<Socket> {
+  const { address, port } = judged.originalDestination;
+  const { v4, v6 } = context.settings.passthroughSource;
+  return dialUpstream(tracked, {
+    host: address,
+    port,
+    timeoutMs: context.settings.dialTimeoutMs,
+    localAddress: address.includes(':') ? v6 : v4,
+  });
+}
+
+/** Aborts its signal when the socket has something to say, or ends; nothing that it says is lost. */
+function firstWord(socket: Socket): { signal: AbortSignal; stop(): void } {
+  const heard = new AbortController();
+  const stop = () => {
+    socket.removeListener('data', onData);
+    socket.removeListener('end', onEnd);
+    socket.removeListener('close', onEnd);
+    socket.pause();
+  };
+  const onEnd = () => {
+    stop();
+    heard.abort();
+  };
+  const onData = (chunk: Buffer) => {
+    stop();
+    socket.unshift(chunk);
+    heard.abort();
+  };
+  socket.on('data', onData);
+  socket.once('end', onEnd);
+  socket.once('close', onEnd);
+  return { signal: heard.signal, stop };
+}

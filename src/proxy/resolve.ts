@@ -1,0 +1,44 @@
+// Where an outbound connection goes: one of a service's endpoints, a registered pod, or, if policy allows, an address nobody registered.
+
+import { HandfastError } from '../errors.ts';
+import type { WorkloadEndpoint } from '../policy/registry.ts';
+import type { Governed } from './connection.ts';
+import { show } from './tracker.ts';
+
+/** Candidates in the order to try them; or the original destination as it stands. */
+export type Route = { readonly kind: 'mesh'; readonly candidates: readonly WorkloadEndpoint[] } | { readonly kind: 'passthrough' };
+
+/** Throws NO_HEALTHY_ENDPOINT for a service without one, DESTINATION_UNKNOWN under REGISTRY_ONLY. */
+export function route(governed: Governed, load: (endpoint: WorkloadEndpoint) => number): Route {
+  const { originalDestination: destination, mesh, policy } = governed;
+  const resolution = mesh.registry.resolve(destination);
+  switch (resolution.kind) {
+    case 'service': {
+      if (resolution.endpoints.length === 0) {
+        throw new HandfastError(
+          'NO_HEALTHY_ENDPOINT',
+          `service ${resolution.service.key} has no healthy endpoint for port ${destination.port}`,
+        );
+      }
+      return { kind: 'mesh', candidates: leastLoadedFirst(resolution.endpoints, load) };
+    }
+    case 'workload':
+      return { kind: 'mesh', candidates: [resolution.endpoint] };
+    case 'unknown':
+      if (policy.outbound === 'ALLOW_ANY') return { kind: 'passthrough' };
+      throw new HandfastError(
+        'DESTINATION_UNKNOWN',
+        `${show(destination)} is not in the registry and outboundTrafficPolicy is REGISTRY_ONLY`,
+      );
+    default:
+      return resolution satisfies never;
+  }
+}
+
+/** Equally loaded ones in random order, so that many idle sidecars do not all pick the first. */
+function leastLoadedFirst(endpoints: readonly WorkloadEndpoint[], load: (endpoint: WorkloadEndpoint) => number): WorkloadEndpoint[] {
+  return endpoints
+    .map((endpoint) => ({ endpoint, load: load(endpoint), tie: Math.random() }))
+    .sort((a, b) => a.load - b.load || a.tie - b.tie)
+    .map(({ endpoint }) => endpoint);
+}

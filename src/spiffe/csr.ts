@@ -1,0 +1,75 @@
+// PKCS#10 requests (RFC 2986): made by the agent, read by the CA. A CSR proves possession of a key and nothing else.
+
+import { createPublicKey, type KeyObject, sign, verify } from 'node:crypto';
+import { HandfastError, messageOf } from '../errors.ts';
+import { DerTag, derChildren, derOid, readDer } from './der.ts';
+import { bitString, explicit, fromOwnDer, oid, pemOf, sequence, set, spiffeSan, toDer, unsignedInteger } from './der-builder.ts';
+import { extensionsByOid, SUBJECT_ALT_NAME, uriSans } from './leaf.ts';
+import { pemBlocks } from './pem.ts';
+import type { SpiffeId } from './spiffe-id.ts';
+
+const OID_ECDSA_SHA256 = '1.2.840.10045.4.3.2';
+const OID_EXTENSION_REQUEST = '1.2.840.113549.1.9.14';
+const MAX_PEM_BYTES = 16_384;
+
+/** A PEM request for `keys`, signed with ECDSA/SHA-256. Without `id` it asks for no name: the CA takes that from the token. */
+export function createCsr(keys: { publicKey: KeyObject; privateKey: KeyObject }, id?: SpiffeId): string {
+  const attributes = id === undefined ? explicit(0) : explicit(0, sequence(oid(OID_EXTENSION_REQUEST), set(sequence(spiffeSan(id)))));
+  const info = sequence(
+    unsignedInteger(Buffer.of(0)),
+    sequence(),
+    fromOwnDer(keys.publicKey.export({ type: 'spki', format: 'der' })),
+    attributes,
+  );
+  const signature = sign('sha256', toDer(info), keys.privateKey);
+  return pemOf('CERTIFICATE REQUEST', toDer(sequence(info, sequence(oid(OID_ECDSA_SHA256)), bitString(signature))));
+}
+
+/** `uris` is what the CSR asks for; it decides nothing. */
+export interface CsrContent {
+  readonly publicKey: KeyObject;
+  readonly uris: readonly string[];
+}
+
+/** Throws CSR_REFUSED unless the CSR is one well-formed P-256 request whose signature proves possession of its key. */
+export function readCsr(pem: string): CsrContent {
+  if (pem.length > MAX_PEM_BYTES) throw new HandfastError('CSR_REFUSED', `the CSR is longer than ${MAX_PEM_BYTES} bytes`);
+  const blocks = pemBlocks(pem);
+  const [block] = blocks;
+  if (block === undefined || blocks.length !== 1 || !/^(NEW )?CERTIFICATE REQUEST$/.test(block.label)) {
+    throw new HandfastError('CSR_REFUSED', 'expected exactly one PEM block, a CERTIFICATE REQUEST');
+  }
+  try {
+    return parse(Buffer.from(block.text.replace(/-----[^-]+-----|\s/g, ''), 'base64'));
+  } catch (cause) {
+    if (cause instanceof HandfastError) throw cause;
+    throw new HandfastError('CSR_REFUSED', `the CSR cannot be read: ${messageOf(cause)}`, { cause });
+  }
+}
+
+function parse(der: Buffer): CsrContent {
+  const [info, algorithm, signature] = derChildren(readDer(der));
+  if (info === undefined || algorithm === undefined || signature === undefined) throw new Error('a part is missing');
+  const [, , spki, attributes] = derChildren(info);
+  const [algorithmOid] = derChildren(algorithm);
+  if (spki === undefined || algorithmOid === undefined) throw new Error('a part is missing');
+  const publicKey = createPublicKey({ key: spki.raw, format: 'der', type: 'spki' });
+  if (publicKey.asymmetricKeyType !== 'ec' || publicKey.asymmetricKeyDetails?.namedCurve !== 'prime256v1') {
+    throw new HandfastError('CSR_REFUSED', 'the key must be ECDSA on P-256');
+  }
+  if (derOid(algorithmOid) !== OID_ECDSA_SHA256) throw new HandfastError('CSR_REFUSED', 'the signature must be ECDSA with SHA-256');
+  if (signature.tag !== DerTag.bitString || !verify('sha256', info.raw, publicKey, signature.content.subarray(1))) {
+    throw new HandfastError('CSR_REFUSED', 'the signature does not verify: the sender does not hold the key');
+  }
+  return { publicKey, uris: attributes === undefined ? [] : requestedUris(attributes.content) };
+}
+
+function requestedUris(attributes: Buffer): string[] {
+  const uris: string[] = [];
+  for (const attribute of derChildren({ tag: DerTag.sequence, content: attributes, raw: attributes })) {
+    const [type, values] = derChildren(attribute);
+    if (type === undefined || values === undefined || derOid(type) !== OID_EXTENSION_REQUEST) continue;
+    for (const extensions of derChildren(values)) uris.push(...uriSans(extensionsByOid(extensions).get(SUBJECT_ALT_NAME)));
+  }
+  return uris;
+}

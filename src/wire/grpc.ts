@@ -1,0 +1,88 @@
+// gRPC plumbing that every socket of ours shares: a server on a unix socket, channel options, status errors, the caller's token.
+
+import { chmod, lstat, mkdir, unlink } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { dirname } from 'node:path';
+import { type ChannelOptions, Metadata, Server, ServerCredentials, type ServiceError, type status } from '@grpc/grpc-js';
+import { HandfastError, messageOf } from '../errors.ts';
+
+const MAX_MESSAGE_BYTES = 4 * 1024 * 1024;
+
+export const channelOptions: ChannelOptions = {
+  'grpc.max_receive_message_length': MAX_MESSAGE_BYTES,
+  'grpc.keepalive_time_ms': 30_000,
+  'grpc.keepalive_timeout_ms': 10_000,
+  // Reconnecting is ours, with jitter: the channel must not sit out a back-off of its own on top.
+  'grpc.initial_reconnect_backoff_ms': 100,
+  'grpc.max_reconnect_backoff_ms': 1_000,
+  'grpc.use_local_subchannel_pool': 1,
+  'grpc.enable_http_proxy': 0,
+};
+
+export function newServer(): Server {
+  return new Server({
+    'grpc.max_receive_message_length': MAX_MESSAGE_BYTES,
+    'grpc.keepalive_time_ms': 30_000,
+    'grpc.keepalive_timeout_ms': 10_000,
+  });
+}
+
+/** Listens on a unix socket with the given mode. A stale socket file is replaced, a live one or another kind of file is not. */
+export async function listenUnix(server: Server, path: string, mode: number): Promise<void> {
+  await mkdir(dirname(path), { recursive: true, mode: 0o755 });
+  await removeStaleSocket(path);
+  await new Promise<void>((resolve, reject) => {
+    server.bindAsync(`unix:${path}`, ServerCredentials.createInsecure(), (error) => (error === null ? resolve() : reject(error)));
+  }).catch((cause) => {
+    throw new HandfastError('UNAVAILABLE', `cannot listen on ${path}: ${messageOf(cause)}`, { cause });
+  });
+  await chmod(path, mode);
+}
+
+/** Ends the server: streams are told, and whoever lingers is cut after `graceMs`. */
+export async function stopServer(server: Server, graceMs = 500): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(() => {
+      server.forceShutdown();
+      resolve();
+    }, graceMs);
+    server.tryShutdown(() => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
+}
+
+async function removeStaleSocket(path: string): Promise<void> {
+  const existing = await lstat(path).catch(() => undefined);
+  if (existing === undefined) return;
+  if (!existing.isSocket()) throw new HandfastError('CONFIG_INVALID', `${path} exists and is no socket: give another path`);
+  const alive = await new Promise<boolean>((resolve) => {
+    const probe = connect(path);
+    probe.once('connect', () => {
+      probe.destroy();
+      resolve(true);
+    });
+    probe.once('error', () => resolve(false));
+  });
+  if (alive) throw new HandfastError('CONFIG_INVALID', `${path} is served by another process: stop that one, or give another path`);
+  await unlink(path);
+}
+
+/** An error as grpc-js sends it. */
+export function statusError(code: status, details: string): Pick<ServiceError, 'code' | 'details'> & Error {
+  return Object.assign(new Error(details), { code, details });
+}
+
+/** The bearer token a caller sent, or undefined. */
+export function bearerToken(metadata: Metadata): string | undefined {
+  const [value] = metadata.get('authorization');
+  const [, token] = typeof value === 'string' ? (/^Bearer (\S+)$/.exec(value) ?? []) : [];
+  return token;
+}
+
+export function bearerMetadata(token: string | undefined): Metadata {
+  const metadata = new Metadata();
+  if (token !== undefined) metadata.set('authorization', `Bearer ${token}`);
+  return metadata;
+}
