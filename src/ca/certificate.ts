@@ -53,7 +53,7 @@ export async function createCaCertificate(of: {
   issuer: Issuer;
   validity: Validity;
 }): Promise<string> {
-  return issue({
+  return createCertificate({
     subject: name(of.commonName),
     publicKey: of.publicKey,
     issuer: of.issuer,
@@ -76,7 +76,7 @@ export async function createSvidCertificate(of: {
   validity: Validity;
   serial: Buffer;
 }): Promise<string> {
-  return issue({
+  return createCertificate({
     subject: sequence(),
     publicKey: of.publicKey,
     issuer: of.issuer,
@@ -98,7 +98,8 @@ export function newSerial(): Buffer {
   return serial;
 }
 
-async function issue(of: {
+/** Any certificate: the two above are what the CA makes of it. */
+export async function createCertificate(of: {
   subject: Asn1;
   publicKey: KeyObject;
   issuer: Issuer;

@@ -19,7 +19,15 @@ export function openLog(options: { role: string; level: LogLevel; fd?: number })
   const sink = destination({ fd: options.fd ?? 1, sync: false, minLength: 4096 });
   // A closed pipe on the other side must not end the data path.
   sink.on('error', () => undefined);
-  const log = pino({ level: options.level, base: { role: options.role }, timestamp: () => `,"time":"${new Date().toISOString()}"` }, sink);
+  const log = pino(
+    {
+      level: options.level,
+      base: { role: options.role },
+      formatters: { level: (level) => ({ level }) },
+      timestamp: () => `,"time":"${new Date().toISOString()}"`,
+    },
+    sink,
+  );
   const timer = setInterval(() => sink.flush(), FLUSH_EVERY_MS);
   timer.unref();
   return {

@@ -17,6 +17,8 @@ export interface Terminated {
 
 interface Pending {
   readonly identity: Identity;
+  /** Known from the first key of the handshake on. */
+  socket: TLSSocket | undefined;
   resolve(terminated: Terminated): void;
   reject(error: HandfastError): void;
 }
@@ -41,6 +43,12 @@ export class Terminator {
     });
     this.#server.on('secureConnection', (socket) => this.#secured(socket));
     this.#server.on('tlsClientError', (error, socket) => this.#pending.get(keyOf(socket))?.reject(handshakeError(error)));
+    // A client whose chain is refused is destroyed without an event; the reason stands on its TLSSocket alone, and this documented event
+    // is the one that hands it over in time. The line itself is a secret and is not looked at.
+    this.#server.on('keylog', (_secret, socket) => {
+      const pending = this.#pending.get(keyOf(socket));
+      if (pending !== undefined) pending.socket ??= socket;
+    });
   }
 
   /** From the next handshake on; handshakes under way and open connections keep theirs. */
@@ -61,8 +69,9 @@ export class Terminator {
           () => reject(new HandfastError('HANDSHAKE_TIMEOUT', `no TLS handshake within ${this.#handshakeTimeoutMs} ms`)),
           this.#handshakeTimeoutMs,
         );
-        raw.once('close', () => reject(new HandfastError('HANDSHAKE_FAILED', 'the peer closed the connection during the TLS handshake')));
-        this.#pending.set(key, { identity, resolve, reject });
+        const pending: Pending = { identity, socket: undefined, resolve, reject };
+        raw.once('close', () => reject(closedDuringHandshake(pending.socket)));
+        this.#pending.set(key, pending);
         this.#server.emit('connection', raw);
       });
     } finally {
@@ -88,6 +97,14 @@ export class Terminator {
       pending.reject(handshakeError(error));
     }
   }
+}
+
+function closedDuringHandshake(socket: TLSSocket | undefined): HandfastError {
+  const verification = socket?.authorizationError;
+  if (verification === undefined || verification === null)
+    return new HandfastError('HANDSHAKE_FAILED', 'the peer closed the connection during the TLS handshake');
+  const code = String(verification);
+  return handshakeError(Object.assign(new Error(code), { code }));
 }
 
 /** The connection's four-tuple: the documented way to know a TLSSocket of the server by the socket it was made from. */

@@ -1,0 +1,251 @@
+// Sidecars on loopback without iptables: the original destination is handed in, everything else is the real thing.
+
+import { once } from 'node:events';
+import { createServer, type Server, type Socket } from 'node:net';
+import { type Logger, pino } from 'pino';
+import type { MeshSnapshot } from '../../src/policy/mesh-snapshot.ts';
+import type { Endpoint, MutualTlsMode, Service, TrafficPolicy, Workload } from '../../src/policy/model.ts';
+import { Registry } from '../../src/policy/registry.ts';
+import type { PipelineSettings } from '../../src/proxy/context.ts';
+import { Sidecar } from '../../src/proxy/sidecar.ts';
+import { Snapshot } from '../../src/snapshot.ts';
+import type { Identity } from '../../src/spiffe/identity.ts';
+import { parseSpiffeId } from '../../src/spiffe/spiffe-id.ts';
+
+export type LogRecord = Readonly<Record<string, unknown>> & { readonly msg?: string };
+
+/** A log whose records can be read and awaited. */
+export class RecordingLog {
+  readonly records: LogRecord[] = [];
+  readonly log: Logger;
+  readonly #waiting = new Set<() => void>();
+
+  constructor() {
+    this.log = pino(
+      { level: 'debug', base: null, formatters: { level: (level) => ({ level }) } },
+      {
+        write: (line: string) => {
+          this.records.push(JSON.parse(line));
+          for (const wake of [...this.#waiting]) wake();
+        },
+      },
+    );
+  }
+
+  /** The first record that matches, now or later. Rejects after 10 s. */
+  async find(matches: (record: LogRecord) => boolean): Promise<LogRecord> {
+    return until(
+      () => this.records.find(matches),
+      (wake) => {
+        this.#waiting.add(wake);
+        return () => this.#waiting.delete(wake);
+      },
+    );
+  }
+
+  /** The record of the n-th connection (from 1) of a direction to end. */
+  async connection(direction: 'inbound' | 'outbound', nth = 1): Promise<LogRecord> {
+    return until(
+      () => this.records.filter((record) => record.msg === 'connection' && record.direction === direction)[nth - 1],
+      (wake) => {
+        this.#waiting.add(wake);
+        return () => this.#waiting.delete(wake);
+      },
+    );
+  }
+}
+
+async function until<T>(check: () => T | undefined, subscribe: (wake: () => void) => () => void): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => {
+      unsubscribe();
+      reject(new Error('what was waited for did not happen within 10 s'));
+    }, 10_000);
+    const look = () => {
+      const found = check();
+      if (found === undefined) return;
+      clearTimeout(timer);
+      unsubscribe();
+      resolve(found);
+    };
+    const unsubscribe = subscribe(look);
+    look();
+  });
+}
+
+export interface SidecarSetup {
+  readonly namespace: string;
+  readonly name: string;
+  readonly serviceAccount?: string;
+  readonly identity?: Identity;
+  readonly settings?: Partial<PipelineSettings>;
+  readonly drainTimeoutMs?: number;
+  readonly now?: () => number;
+}
+
+/** A running sidecar and what a test turns: identity, mesh, and where the next connections "were going". */
+export interface RunningSidecar extends AsyncDisposable {
+  readonly sidecar: Sidecar;
+  readonly identity: Snapshot<Identity>;
+  readonly mesh: Snapshot<MeshSnapshot>;
+  readonly records: RecordingLog;
+  destination: Endpoint | undefined;
+}
+
+export async function startSidecar(setup: SidecarSetup): Promise<RunningSidecar> {
+  const records = new RecordingLog();
+  const identity = new Snapshot<Identity>(setup.identity);
+  const mesh = new Snapshot<MeshSnapshot>();
+  const running: { destination: Endpoint | undefined } = { destination: undefined };
+  const sidecar = await Sidecar.start({
+    settings: {
+      podName: setup.name,
+      podNamespace: setup.namespace,
+      dialTimeoutMs: 5_000,
+      handshakeTimeoutMs: 5_000,
+      sniffSilenceMs: 50,
+      halfCloseTimeoutMs: 60_000,
+      passthroughSource: { v4: '127.0.0.6', v6: '::1' },
+      ...setup.settings,
+    },
+    ports: { inbound: 0, outbound: 0, readiness: 0 },
+    drainTimeoutMs: setup.drainTimeoutMs ?? 200,
+    identity,
+    mesh,
+    originalDestination: () => running.destination,
+    log: records.log,
+    now: setup.now ?? Date.now,
+  });
+  return {
+    sidecar,
+    identity,
+    mesh,
+    records,
+    get destination() {
+      return running.destination;
+    },
+    set destination(endpoint) {
+      running.destination = endpoint;
+    },
+    [Symbol.asyncDispose]: () => sidecar.stop(),
+  };
+}
+
+export interface MeshSpec {
+  readonly workloads: readonly {
+    readonly namespace: string;
+    readonly name: string;
+    readonly serviceAccount?: string;
+    readonly trustDomain?: string;
+    readonly addresses?: readonly string[];
+    readonly meshed?: boolean;
+    readonly mode?: MutualTlsMode;
+    readonly portModes?: Readonly<Record<number, MutualTlsMode>>;
+    readonly outbound?: TrafficPolicy['outbound'];
+    /** Service key to [service port, target port]. */
+    readonly services?: Readonly<Record<string, readonly [number, number]>>;
+  }[];
+  readonly services?: readonly {
+    readonly namespace: string;
+    readonly name: string;
+    readonly address: string;
+    readonly subjectAltNames?: readonly string[];
+  }[];
+}
+
+export function meshOf(spec: MeshSpec): MeshSnapshot {
+  const workloads: Workload[] = spec.workloads.map((entry) => ({
+    uid: `test//Pod/${entry.namespace}/${entry.name}`,
+    name: entry.name,
+    namespace: entry.namespace,
+    identity: parseSpiffeId(
+      `spiffe://${entry.trustDomain ?? 'cluster.local'}/ns/${entry.namespace}/sa/${entry.serviceAccount ?? entry.name}`,
+    ),
+    addresses: entry.addresses ?? [],
+    meshed: entry.meshed ?? true,
+    healthy: true,
+    services: new Map(Object.entries(entry.services ?? {}).map(([key, [servicePort, targetPort]]) => [key, [{ servicePort, targetPort }]])),
+  }));
+  const services: Service[] = (spec.services ?? []).map((service) => ({
+    key: `${service.namespace}/${service.name}`,
+    name: service.name,
+    namespace: service.namespace,
+    hostname: service.name,
+    addresses: [service.address],
+    ports: [],
+    subjectAltNames: service.subjectAltNames ?? [],
+  }));
+  const policies = new Map(
+    spec.workloads.map((entry): [string, TrafficPolicy] => {
+      const uid = `test//Pod/${entry.namespace}/${entry.name}`;
+      return [
+        uid,
+        {
+          workload: uid,
+          inbound: { mode: entry.mode ?? 'STRICT', source: 'the test' },
+          inboundPorts: new Map(
+            Object.entries(entry.portModes ?? {}).map(([port, mode]) => [Number(port), { mode, source: `the test, port ${port}` }]),
+          ),
+          outbound: entry.outbound ?? 'ALLOW_ANY',
+        },
+      ];
+    }),
+  );
+  return { registry: new Registry({ workloads, services }), policies };
+}
+
+/** An application: counts the connections and bytes it gets. Echoes unless told otherwise. */
+export class Application implements AsyncDisposable {
+  readonly server: Server;
+  readonly sockets = new Set<Socket>();
+  connections = 0;
+  bytes = 0;
+  /** Source addresses it has seen. */
+  readonly sources = new Set<string>();
+
+  private constructor(onConnection: (socket: Socket) => void) {
+    this.server = createServer({ allowHalfOpen: true }, (socket) => {
+      this.connections++;
+      this.sources.add(socket.remoteAddress ?? '');
+      this.sockets.add(socket);
+      socket.on('close', () => this.sockets.delete(socket));
+      socket.on('error', () => undefined);
+      socket.on('data', (chunk) => {
+        this.bytes += chunk.length;
+      });
+      onConnection(socket);
+    });
+  }
+
+  static async start(onConnection: (socket: Socket) => void = (socket) => socket.pipe(socket), host = '127.0.0.1'): Promise<Application> {
+    const application = new Application(onConnection);
+    application.server.listen(0, host);
+    await once(application.server, 'listening');
+    return application;
+  }
+
+  get endpoint(): Endpoint {
+    const address = this.server.address();
+    if (typeof address !== 'object' || address === null) throw new Error('not listening');
+    return { address: address.address, port: address.port };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const socket of this.sockets) socket.destroy();
+    this.server.close();
+    await once(this.server, 'close');
+  }
+}
+
+/** Everything a socket says until it ends, and how it ended. */
+export function collect(socket: Socket): Promise<{ text: string; error?: string }> {
+  return new Promise((resolve) => {
+    const chunks: Buffer[] = [];
+    let error: string | undefined;
+    socket.on('data', (chunk) => chunks.push(chunk));
+    socket.on('error', (cause) => {
+      error = 'code' in cause ? String(cause.code) : cause.message;
+    });
+    socket.on('close', () => resolve({ text: Buffer.concat(chunks).toString(), ...(error === undefined ? {} : { error }) }));
+  });
+}
