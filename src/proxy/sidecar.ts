@@ -62,7 +62,10 @@ export class Sidecar {
 
     if (identity.current !== undefined) terminator.replace(identity.current);
     identity.subscribe((next) => terminator.replace(next));
-    mesh.subscribe((next) => tracker.rejudge(next));
+    mesh.subscribe((next) => {
+      tracker.rejudge(next);
+      logPolicy(next, context, log);
+    });
 
     const open: { close(): Promise<void> }[] = [];
     try {
@@ -100,6 +103,17 @@ export class Sidecar {
     this.#options.log.info({ connections: this.tracker.size }, 'draining');
     await this.tracker.drain(this.#options.drainTimeoutMs);
     await Promise.all([...closing, this.#readiness.close()]);
+  }
+}
+
+/** What holds for this pod from now on. */
+function logPolicy(mesh: MeshSnapshot, context: PipelineContext, log: Log): void {
+  try {
+    const { policy } = selfIn(mesh, context);
+    const ports = Object.fromEntries([...policy.inboundPorts].map(([port, { mode }]) => [port, mode]));
+    log.info({ mode: policy.inbound.mode, modeSource: policy.inbound.source, ports, outbound: policy.outbound }, 'policy in force');
+  } catch (error) {
+    log.error({ reason: messageOf(error) }, 'policy refuses every connection');
   }
 }
 

@@ -1,6 +1,8 @@
 // Pods for tests: Linux network namespaces joined by a bridge in a namespace of its own. Nothing outside them is touched.
 
 import { type ChildProcess, execFile, type StdioOptions, spawn, spawnSync } from 'node:child_process';
+import { statSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 
 /** Where the tests find `ip`, `iptables-save` and friends, whatever PATH a shell was started with. */
 const PATH = `${process.env.PATH ?? ''}:/usr/local/sbin:/usr/sbin:/sbin`;
@@ -115,9 +117,29 @@ export class Pod {
   #inside(command: readonly string[], { uid, gid }: ExecOptions | SpawnOptions): string[] {
     const enter = ['ip', 'netns', 'exec', this.netns];
     if (uid === undefined && gid === undefined) return [...enter, ...command];
-    return [...enter, 'setpriv', '--reuid', String(uid ?? 0), '--regid', String(gid ?? 0), '--clear-groups', '--', ...command];
+    const drop = ['setpriv', '--reuid', String(uid ?? 0), '--regid', String(gid ?? 0), '--clear-groups', '--', ...command];
+    const blocked = closedAncestor(CHECKOUT);
+    return blocked === undefined ? [...enter, ...drop] : [...enter, 'sh', '-c', OPEN_CHECKOUT, 'sh', CHECKOUT, blocked, ...drop];
   }
 }
+
+/** Where this project stands: its Node and its sources are what runs in pods. */
+const CHECKOUT = fileURLToPath(new URL('../..', import.meta.url)).replace(/\/$/, '');
+
+/** The topmost folder on the way that other users may not enter (a clone below /root or a `mktemp -d`), or undefined. */
+function closedAncestor(path: string): string | undefined {
+  const parts = path.split('/').slice(1);
+  return parts.map((_, index) => `/${parts.slice(0, index + 1).join('/')}`).find((folder) => (statSync(folder).mode & 0o005) !== 0o005);
+}
+
+/**
+ * `ip netns exec` gives its command mounts of its own: there the closed folder is hidden by an open one that holds nothing but the checkout,
+ * under its own path, so that a process without root's rights can read it. Nothing of it is visible outside, or left behind.
+ */
+const OPEN_CHECKOUT = `set -e; umask 022; checkout=$1; closed=$2; shift 2
+  hold=$(mktemp -d); mount --bind "$checkout" "$hold"
+  mount -t tmpfs -o mode=755 tmpfs "$closed"; mkdir -p "$checkout"
+  mount --bind "$hold" "$checkout"; umount "$hold"; rmdir "$hold"; chmod 755 "$closed"; cd "$checkout"; exec "$@"`;
 
 let networkCount = 0;
 const alive = new Set<PodNetwork>();

@@ -1,0 +1,37 @@
+# Two commands do all the set-up: `make demo` shows a mesh at work, `make test` tests everything. Both run under the Node that npm brings.
+
+NODE := node_modules/.bin/node
+BIN := PATH="$(CURDIR)/node_modules/.bin:$$PATH"
+
+.PHONY: demo test check build bench proto clean
+
+demo:
+	@sh tools/prepare.sh iptables ip:iproute2 curl tcpdump setpriv:util-linux
+	@$(NODE) demo/main.ts
+
+test:
+	@sh tools/prepare.sh iptables ip:iproute2 curl openssl setpriv:util-linux
+	@$(MAKE) --no-print-directory check
+	@$(BIN) npm --silent test
+
+# Types, style, and who may import whom.
+check:
+	@$(BIN) npm --silent run typecheck
+	@$(BIN) npm --silent run lint
+
+build:
+	@sh tools/prepare.sh
+	@$(BIN) npm --silent run build
+
+bench:
+	@sh tools/prepare.sh iptables ip:iproute2 setpriv:util-linux haproxy nginx wrk
+	@$(BIN) npm --silent run bench -- handshake
+	@$(BIN) npm --silent run bench -- proxy
+
+# Only needed when proto/ changes; the result is committed.
+proto:
+	@sh tools/prepare.sh protoc:protobuf-compiler
+	@$(BIN) sh tools/generate-wire.sh
+
+clean:
+	rm -rf dist coverage node_modules

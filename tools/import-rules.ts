@@ -1,0 +1,121 @@
+// Who may import whom (ARCHITECTURE.md has the same table), and no cycles. Exits 1 with every violation named.
+
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, relative, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const ANYONE = ['errors.ts', 'snapshot.ts', 'flags.ts'];
+
+/** Folder to the folders it may import. `wire` is generated protobuf and gRPC plumbing, for those who speak it. */
+export const rules: Readonly<Record<string, readonly string[]>> = {
+  spiffe: [],
+  policy: ['spiffe'],
+  net: [],
+  wire: [],
+  observe: ['spiffe', 'policy'],
+  tls: ['spiffe', 'policy', 'net'],
+  hbone: ['net', 'tls', 'policy', 'spiffe'],
+  http: ['net', 'tls', 'policy', 'spiffe'],
+  discovery: ['spiffe', 'policy', 'wire'],
+  proxy: ['spiffe', 'policy', 'net', 'observe', 'tls', 'hbone', 'http', 'discovery'],
+  agent: ['spiffe', 'policy', 'discovery', 'observe', 'wire', 'ca/client.ts'],
+  control: ['spiffe', 'policy', 'discovery', 'observe', 'wire'],
+  ca: ['spiffe', 'observe', 'wire'],
+  kube: ['spiffe', 'policy'],
+  injector: ['observe'],
+  commands: [
+    'spiffe',
+    'policy',
+    'net',
+    'observe',
+    'tls',
+    'hbone',
+    'http',
+    'discovery',
+    'proxy',
+    'agent',
+    'control',
+    'ca',
+    'kube',
+    'injector',
+    'wire',
+  ],
+};
+
+/** Packages that only some may load: gRPC stays out of the data path, YAML and schemas out of the sidecar. */
+const packages: Readonly<Record<string, readonly string[]>> = {
+  '@grpc/grpc-js': ['wire', 'discovery', 'agent', 'control', 'ca'],
+  'node-forge/lib/asn1.js': ['spiffe'],
+  koffi: ['net'],
+  yaml: ['control'],
+  zod: ['policy', 'control'],
+};
+
+/** Every violation in a tree of sources, path (relative to src) to text. An empty list is a pass. */
+export function violations(sources: ReadonlyMap<string, string>): string[] {
+  const found: string[] = [];
+  const graph = new Map<string, string[]>();
+  for (const [file, text] of sources) {
+    const targets: string[] = [];
+    for (const specifier of importsOf(text)) {
+      if (specifier.startsWith('.')) {
+        const target = join(dirname(file), specifier);
+        targets.push(target);
+        if (!mayImport(file, target)) found.push(`${file} may not import ${target}`);
+      } else {
+        const allowed = packages[specifier];
+        if (allowed !== undefined && !allowed.includes(folderOf(file))) found.push(`${file} may not import the package ${specifier}`);
+      }
+    }
+    graph.set(file, targets);
+  }
+  return [...found, ...cycles(graph)];
+}
+
+function mayImport(file: string, target: string): boolean {
+  const [from, to] = [folderOf(file), folderOf(target)];
+  if (from === to) return true;
+  if (ANYONE.includes(target)) return true;
+  if (from === '') return file === 'main.ts' && to === 'commands';
+  return (rules[from] ?? []).some((allowed) => allowed === to || allowed === target);
+}
+
+function folderOf(file: string): string {
+  return file.includes('/') ? (file.split('/')[0] ?? '') : '';
+}
+
+function importsOf(text: string): string[] {
+  return [...text.matchAll(/(?:\bfrom\s+|\bimport\s*\(\s*|^import\s+)(['"])([^'"]+)\1/gm)].map((match) => match[2] ?? '');
+}
+
+function cycles(graph: ReadonlyMap<string, readonly string[]>): string[] {
+  const found: string[] = [];
+  const done = new Set<string>();
+  const visit = (file: string, path: readonly string[]): void => {
+    const at = path.indexOf(file);
+    if (at >= 0) {
+      found.push(`cycle: ${[...path.slice(at), file].join(' -> ')}`);
+      return;
+    }
+    if (done.has(file)) return;
+    for (const target of graph.get(file) ?? []) visit(target, [...path, file]);
+    done.add(file);
+  };
+  for (const file of graph.keys()) visit(file, []);
+  return found;
+}
+
+/** The sources of this checkout; generated code is left out. */
+export function readSources(src: string): Map<string, string> {
+  const files = readdirSync(src, { recursive: true, encoding: 'utf8' }).filter(
+    (file) => file.endsWith('.ts') && !file.startsWith('wire/gen'),
+  );
+  return new Map(files.map((file) => [file, readFileSync(join(src, file), 'utf8')]));
+}
+
+if (process.argv[1] !== undefined && resolve(process.argv[1]) === fileURLToPath(import.meta.url)) {
+  const src = fileURLToPath(new URL('../src', import.meta.url));
+  const found = violations(readSources(src));
+  for (const violation of found) process.stderr.write(`${relative(process.cwd(), src)}: ${violation}\n`);
+  process.exitCode = found.length === 0 ? 0 : 1;
+}
