@@ -40,7 +40,10 @@ function ownTicks(pid: number): number {
 }
 
 function tree(pids: readonly number[]): number[] {
-  return pids.flatMap((pid) => [pid, ...tree(readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number))]);
+  return pids.flatMap((pid) => [
+    pid,
+    ...tree(readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number)),
+  ]);
 }
 
 function sum(numbers: readonly number[]): number {

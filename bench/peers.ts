@@ -40,7 +40,8 @@ export function findPeers(options: { wanted: ReadonlySet<string>; nginxModules: 
     const version = versionOf('nginx', /nginx\/(\S+)/);
     if (version === undefined) return 'not on PATH (Debian: apt install nginx libnginx-mod-stream)';
     const streamModule = join(options.nginxModules, 'ngx_stream_module.so');
-    if (!existsSync(streamModule)) return `no ${streamModule} (Debian: apt install libnginx-mod-stream; or name its directory with --nginx-modules)`;
+    if (!existsSync(streamModule))
+      return `no ${streamModule} (Debian: apt install libnginx-mod-stream; or name its directory with --nginx-modules)`;
     return nginx(version, streamModule);
   });
   return { found, skipped };
@@ -55,7 +56,7 @@ function haproxy(version: string): Peer {
   const common = `
 global
   nbthread 1                  # one core each, as our process has
-  maxconn 20000               # never the limit
+  maxconn 2000                # never the limit
   tune.ssl.cachesize 0        # no resumption from a session cache
 defaults
   mode tcp                    # bytes, as our data path at L4; no HTTP parsing
@@ -91,7 +92,7 @@ worker_processes 1;                     # one core each, as our process has
 daemon off;
 pid nginx.pid;                          # below the prefix, which is the scratch directory
 error_log stderr error;
-events { worker_connections 20000; }    # never the limit
+events { worker_connections 4000; }     # never the limit
 stream {
   server {${server}
   }

@@ -1,8 +1,7 @@
 // Where everything runs: pods (network namespaces), one core for the proxies and the others for the load, a scratch directory; removed at the end.
 
 import { type ChildProcess, execFileSync } from 'node:child_process';
-import { closeSync, openSync, readFileSync, rmSync } from 'node:fs';
-import { chmod, mkdtemp } from 'node:fs/promises';
+import { chmodSync, closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -29,6 +28,9 @@ interface StartOptions {
   readonly uid?: number;
 }
 
+/** How a bench may end before its time. */
+const endings = ['exit', 'SIGINT', 'SIGTERM'] as const;
+
 export class Testbed implements AsyncDisposable {
   readonly cores: Cores;
   /** Readable by all, for the sidecars have a uid of their own. */
@@ -44,20 +46,15 @@ export class Testbed implements AsyncDisposable {
     this.cores = parts.cores;
     this.directory = parts.directory;
     this.#network = parts.network;
+    // Before PodNetwork's own listeners, which end the namespaces and then us by the same signal.
+    for (const event of endings) process.prependOnceListener(event, this.#removeSync);
   }
 
   static async create(): Promise<Testbed> {
-    const directory = await mkdtemp(join(tmpdir(), 'hf-bench-'));
-    await chmod(directory, 0o755);
-    let removeSync = () => rmSync(directory, { recursive: true, force: true });
-    const onSignal = () => removeSync();
-    // `once`, and before PodNetwork's own: that one ends the namespaces, and then us by the same signal.
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, onSignal);
-    process.once('exit', onSignal);
     const network = await PodNetwork.create('bench');
-    const testbed = new Testbed({ cores: readCores(), directory, network });
-    removeSync = testbed.#removeSync;
-    return testbed;
+    const directory = mkdtempSync(join(tmpdir(), 'hf-bench-'));
+    chmodSync(directory, 0o755);
+    return new Testbed({ cores: readCores(), directory, network });
   }
 
   /** The path of Handfast's main.js, compiled from the working tree. */
@@ -108,6 +105,7 @@ export class Testbed implements AsyncDisposable {
       await this.#network.dispose();
     } finally {
       this.#removeSync();
+      for (const event of endings) process.off(event, this.#removeSync);
     }
   }
 

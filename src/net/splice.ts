@@ -10,13 +10,15 @@ export type SpliceOutcome = 'closed' | 'downstream-reset' | 'upstream-reset' | '
 export interface SpliceOptions {
   readonly downstream: Duplex;
   readonly upstream: Duplex;
+  /** Cuts everything this connection holds, so that both ends see a reset. */
+  readonly abort: () => void;
   /** How long one direction may stay open without a byte after the other has ended. */
   readonly halfCloseTimeoutMs: number;
 }
 
 /** Resolves when both sockets are closed. Never rejects. `onError` hears the error behind a reset. */
 export function splice(
-  { downstream, upstream, halfCloseTimeoutMs }: SpliceOptions,
+  { downstream, upstream, abort, halfCloseTimeoutMs }: SpliceOptions,
   onError?: (side: 'downstream' | 'upstream', error: Error) => void,
 ): Promise<SpliceOutcome> {
   return new Promise((resolve) => {
@@ -24,16 +26,16 @@ export function splice(
     let open = 2;
     let idle: NodeJS.Timeout | undefined;
 
-    const fail = (side: 'downstream' | 'upstream', other: Duplex) => (error: Error) => {
+    const fail = (side: 'downstream' | 'upstream') => (error: Error) => {
       onError?.(side, error);
       if (outcome === 'closed') outcome = `${side}-reset`;
-      abort(other);
+      abort();
     };
     const closed = (other: Duplex) => () => {
       open--;
       // Closed before both directions ended: whatever is left cannot be delivered any more.
       if (open > 0 && !(other.readableEnded && other.writableEnded)) {
-        if (!other.writableEnded) abort(other);
+        if (!other.writableEnded) abort();
         else if (!other.readableEnded) other.destroy();
       }
       if (open === 0) {
@@ -52,8 +54,8 @@ export function splice(
       stillOpen.on('data', () => idle?.refresh());
     };
 
-    downstream.on('error', fail('downstream', upstream));
-    upstream.on('error', fail('upstream', downstream));
+    downstream.on('error', fail('downstream'));
+    upstream.on('error', fail('upstream'));
     downstream.once('close', closed(upstream));
     upstream.once('close', closed(downstream));
     downstream.once('end', () => watchHalfClose(upstream));
@@ -74,8 +76,8 @@ export function splice(
   });
 }
 
-/** Ends a connection so that the peer sees it was cut: RST on TCP, an end without close_notify on TLS. */
-export function abort(socket: Duplex): void {
+/** Ends a socket at once: with a reset where it is TCP. A TLS connection is reset by the TCP socket beneath it. */
+export function cut(socket: Duplex): void {
   if (socket instanceof Socket && !(socket instanceof TLSSocket) && !socket.destroyed) socket.resetAndDestroy();
   else socket.destroy();
 }

@@ -3,7 +3,7 @@
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { type ErrorCode, HandfastError, messageOf } from '../errors.ts';
-import { abort, type SpliceOutcome, splice } from '../net/splice.ts';
+import { cut, type SpliceOutcome, splice } from '../net/splice.ts';
 import type { Log } from '../observe/log.ts';
 import type { Verdict } from '../policy/decide.ts';
 import { canonicalIp } from '../policy/ip.ts';
@@ -50,7 +50,7 @@ export class Tracked {
   own<T extends Duplex>(socket: T): T {
     this.#sockets.add(socket);
     socket.on('error', () => undefined);
-    if (this.#cut !== undefined) abort(socket);
+    if (this.#cut !== undefined) cut(socket);
     return socket;
   }
 
@@ -64,7 +64,7 @@ export class Tracked {
   async splice(sides: { downstream: Duplex; upstream: Duplex; application: Socket; halfCloseTimeoutMs: number }): Promise<void> {
     this.#application = sides.application;
     let reset: string | undefined;
-    const outcome = await splice(sides, (side, error) => {
+    const outcome = await splice({ ...sides, abort: () => this.#abort() }, (side, error) => {
       reset ??= `${side}: ${messageOf(error).split('\n')[0]}`;
     });
     const cut = this.#cut;
@@ -84,14 +84,19 @@ export class Tracked {
   cut(code: ErrorCode, reason: string): void {
     if (this.#ended || this.#cut !== undefined) return;
     this.#cut = { code, reason };
-    for (const socket of this.#sockets) abort(socket);
+    this.#abort();
+  }
+
+  /** Sockets in the order they came: a TCP socket before the TLS on top of it, so that the reset goes out first. */
+  #abort(): void {
+    for (const socket of this.#sockets) cut(socket);
   }
 
   #end(ending: Ending): void {
     if (this.#ended) return;
     this.#ended = true;
     // A refused peer sees a reset: neither silence nor a clean end that could pass for an answer.
-    if (ending.decision !== 'allowed') for (const socket of this.#sockets) abort(socket);
+    if (ending.decision !== 'allowed') this.#abort();
     this.#tracker.finish(this, ending, this.#application);
   }
 }

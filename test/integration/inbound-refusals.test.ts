@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect } from 'node:net';
-import { after, before, beforeEach, describe, it } from 'node:test';
+import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { type ConnectionOptions, connect as tlsConnect } from 'node:tls';
 import type { MutualTlsMode } from '../../src/policy/model.ts';
 import { type Pem, TestCa } from '../support/pki.ts';
@@ -36,10 +36,11 @@ after(async () => {
   await application[Symbol.asyncDispose]();
 });
 
+afterEach(() => server.settled());
+
 beforeEach(() => {
   server.mesh.replace(inMode('STRICT'));
   server.destination = application.endpoint;
-  server.records.records.length = 0;
   application.bytes = 0;
   application.connections = 0;
 });

@@ -43,6 +43,17 @@ export class RecordingLog {
     );
   }
 
+  /** Resolves once the condition holds; looked at after each record. */
+  async quiet(holds: () => boolean): Promise<void> {
+    await until(
+      () => (holds() ? true : undefined),
+      (wake) => {
+        this.#waiting.add(wake);
+        return () => this.#waiting.delete(wake);
+      },
+    );
+  }
+
   /** The record of the n-th connection (from 1) of a direction to end. */
   async connection(direction: 'inbound' | 'outbound', nth = 1): Promise<LogRecord> {
     return until(
@@ -90,6 +101,8 @@ export interface RunningSidecar extends AsyncDisposable {
   readonly mesh: Snapshot<MeshSnapshot>;
   readonly records: RecordingLog;
   destination: Endpoint | undefined;
+  /** Resolves when every connection has ended, and forgets the records: the next test's are its own. */
+  settled(): Promise<void>;
 }
 
 export async function startSidecar(setup: SidecarSetup): Promise<RunningSidecar> {
@@ -126,6 +139,10 @@ export async function startSidecar(setup: SidecarSetup): Promise<RunningSidecar>
     },
     set destination(endpoint) {
       running.destination = endpoint;
+    },
+    settled: async () => {
+      await records.quiet(() => sidecar.tracker.size === 0);
+      records.records.length = 0;
     },
     [Symbol.asyncDispose]: () => sidecar.stop(),
   };
@@ -237,12 +254,13 @@ export class Application implements AsyncDisposable {
   }
 }
 
-/** Everything a socket says until it ends, and how it ended. */
+/** Everything a socket says until it ends, and how it ended. Its own side is ended then too. */
 export function collect(socket: Socket): Promise<{ text: string; error?: string }> {
   return new Promise((resolve) => {
     const chunks: Buffer[] = [];
     let error: string | undefined;
     socket.on('data', (chunk) => chunks.push(chunk));
+    socket.on('end', () => socket.end());
     socket.on('error', (cause) => {
       error = 'code' in cause ? String(cause.code) : cause.message;
     });
