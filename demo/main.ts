@@ -6,10 +6,10 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { chmod, unlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { eventually, type LogRecord, Mesh, type MeshPod } from '../test/support/local-mesh.ts';
 import { requireNamespaces } from '../test/support/namespaces.ts';
 import { Checks } from './checks.ts';
 import { findKeys } from './keys.ts';
-import { eventually, type LogRecord, Mesh, type MeshPod } from './mesh.ts';
 import { readWire } from './wire.ts';
 
 const NAMESPACES = ['foo', 'bar', 'legacy'] as const;
@@ -275,7 +275,7 @@ async function main(): Promise<number> {
     });
   }
   try {
-    mesh = await Mesh.create(dir, { rotateEvery: '1s' });
+    mesh = await Mesh.create(dir, { rotateEvery: '1s', label: 'demo' });
     await demo(mesh);
   } catch (error) {
     checks.check('the demo ran to its end', false, error instanceof Error ? error.message : String(error));

@@ -271,6 +271,7 @@ describe('a bad change', () => {
     await until(() => refusals().length === 2, 'the second refusal');
   });
 
+  // FAILS: #refused is not cleared when a set comes into force, so the same bad state is refused in silence (directory-source.ts #poll).
   test('a bad file that was taken back and put there again, times and all, is logged again', async () => {
     const { write, until, refusals, dir, lines } = await rig({ 'a.yaml': pod('a', '10.0.0.1') });
     write('.bad', bad);
@@ -328,6 +329,7 @@ describe('a bad change', () => {
     await until(() => names()[0] === 'b', 'the directory back');
   });
 
+  // FAILS: as above, and a poll that finds everything as it was does not clear #refused either (directory-source.ts #poll).
   test('a directory that vanishes a second time is logged a second time', async () => {
     const { until, polls, refusals, dir } = await rig({ 'a.yaml': pod('a', '10.0.0.1') });
     const aside = `${dir}.aside`;

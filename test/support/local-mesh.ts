@@ -8,10 +8,10 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { type Pod, PodNetwork } from '../test/support/namespaces.ts';
+import { type Pod, PodNetwork } from './namespaces.ts';
 
 const run = promisify(execFile);
-const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const HANDFAST = [process.execPath, join(ROOT, 'src/main.ts')] as const;
 const SIDECAR = 1337;
 /** What applications run as; neither root nor the sidecar. */
@@ -48,10 +48,11 @@ export class Mesh {
     this.#up = up;
   }
 
-  static async create(dir: string, up: { rotateEvery: string }): Promise<Mesh> {
+  /** `label` names the namespaces; `dir` must be one that everybody may enter. */
+  static async create(dir: string, up: { rotateEvery: string; label: string }): Promise<Mesh> {
     await Promise.all(['config', 'logs', 'tokens', 'tmp'].map((name) => mkdir(join(dir, name), { recursive: true })));
     await chmod(join(dir, 'tmp'), 0o777);
-    return new Mesh(dir, await PodNetwork.create('demo'), up);
+    return new Mesh(dir, await PodNetwork.create(up.label), up);
   }
 
   /** The processes that ever held a workload's key. */
@@ -144,11 +145,13 @@ export class Mesh {
     return path;
   }
 
-  async startSidecar({ name, namespace, pod, serviceAccount }: MeshPod): Promise<void> {
+  async startSidecar({ name, namespace, pod, serviceAccount }: MeshPod): Promise<ChildProcess> {
     const tokenFile = await this.token(namespace, serviceAccount);
     await pod.exec([...HANDFAST, 'iptables', 'apply']);
     const args = ['proxy', '--agent', this.agentAddress, '--token-file', tokenFile, '--pod-name', name, '--pod-namespace', namespace];
-    this.#keep(pod.spawn([...HANDFAST, ...args], { uid: SIDECAR, gid: SIDECAR, env: this.#env() }), `${name}.${namespace}`);
+    const child = pod.spawn([...HANDFAST, ...args], { uid: SIDECAR, gid: SIDECAR, env: this.#env() });
+    this.#keep(child, `${name}.${namespace}`);
+    return child;
   }
 
   async awaitReady({ name, namespace, pod }: MeshPod): Promise<void> {
@@ -198,6 +201,16 @@ export class Mesh {
   async records(key: string): Promise<LogRecord[]> {
     const text = await readFile(this.#log(key), 'utf8').catch(() => '');
     return text.split('\n').flatMap((line) => (line.startsWith('{') && line.endsWith('}') ? [JSON.parse(line) as LogRecord] : []));
+  }
+
+  /** The first record that matches, now or within 20 s. */
+  async record(key: string, matches: (record: LogRecord) => boolean): Promise<LogRecord> {
+    let found: LogRecord | undefined;
+    await eventually(`a record of ${key}`, async () => {
+      found = (await this.records(key)).find(matches);
+      return found !== undefined;
+    });
+    return found ?? {};
   }
 
   async dispose(): Promise<void> {
