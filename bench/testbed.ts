@@ -29,7 +29,7 @@ interface StartOptions {
 }
 
 /** How a bench may end before its time. */
-const endings = ['exit', 'SIGINT', 'SIGTERM'] as const;
+const endings = ['SIGINT', 'SIGTERM'] as const;
 
 export class Testbed implements AsyncDisposable {
   readonly cores: Cores;
@@ -47,7 +47,8 @@ export class Testbed implements AsyncDisposable {
     this.directory = parts.directory;
     this.#network = parts.network;
     // Before PodNetwork's own listeners, which end the namespaces and then us by the same signal.
-    for (const event of endings) process.prependOnceListener(event, this.#removeSync);
+    process.prependOnceListener('exit', this.#removeSync);
+    for (const signal of endings) process.prependOnceListener(signal, this.#removeSync);
   }
 
   static async create(): Promise<Testbed> {
@@ -105,7 +106,8 @@ export class Testbed implements AsyncDisposable {
       await this.#network.dispose();
     } finally {
       this.#removeSync();
-      for (const event of endings) process.off(event, this.#removeSync);
+      process.off('exit', this.#removeSync);
+      for (const signal of endings) process.off(signal, this.#removeSync);
     }
   }
 

@@ -5,7 +5,7 @@ import { createPrivateKey, createPublicKey, generateKeyPair, type KeyObject, ran
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { HandfastError, messageOf } from '../errors.ts';
-import { readOrCreate } from './state-file.ts';
+import { readOrCreate, readPrivate } from './state-file.ts';
 
 const generateKeyPairAsync = promisify(generateKeyPair);
 
@@ -32,11 +32,31 @@ export interface TokenProver {
 
 /** The key beside the CA's, made on first use. */
 export async function openLocalTokenKey(dir: string): Promise<KeyObject> {
-  const path = join(dir, 'token-signing.pem');
+  const path = keyPath(dir);
   const pem = await readOrCreate(path, async () => {
     const { privateKey } = await generateKeyPairAsync('ec', { namedCurve: 'P-256' });
     return privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
   });
+  return parseKey(path, pem);
+}
+
+/** The same, for whoever only uses it. Throws STATE_INVALID where no CA has made one: its tokens would be worth nothing. */
+export async function readLocalTokenKey(dir: string): Promise<KeyObject> {
+  const path = keyPath(dir);
+  const pem = await readPrivate(path);
+  if (pem === undefined)
+    throw new HandfastError(
+      'STATE_INVALID',
+      `there is no ${path}: start handfast up or handfast ca first, or name its directory by --state`,
+    );
+  return parseKey(path, pem);
+}
+
+function keyPath(dir: string): string {
+  return join(dir, 'token-signing.pem');
+}
+
+function parseKey(path: string, pem: string): KeyObject {
   try {
     return createPrivateKey(pem);
   } catch (cause) {

@@ -1,6 +1,6 @@
 // handfast token create: a signed token for a workload of this machine.
 
-import { createLocalToken, DEFAULT_AUDIENCE, openLocalTokenKey } from '../ca/local-token.ts';
+import { createLocalToken, DEFAULT_AUDIENCE, readLocalTokenKey } from '../ca/local-token.ts';
 import { HandfastError } from '../errors.ts';
 import { HelpRequested, parseFlags } from '../flags.ts';
 import { caFlags } from './shared-flags.ts';
@@ -30,7 +30,7 @@ export async function run(argv: readonly string[]): Promise<number> {
   if (verb !== 'create')
     throw new HandfastError('CONFIG_INVALID', `handfast token ${verb ?? ''}: the only verb is "create"; see handfast token create --help`);
   const config = parseFlags(rest, flags, usage);
-  const key = await openLocalTokenKey(config.state);
+  const key = await readLocalTokenKey(config.state);
   const token = createLocalToken({
     namespace: config.namespace,
     serviceAccount: config['service-account'],

@@ -3,9 +3,13 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { createCsr, readCsr } from '../../src/spiffe/csr.ts';
 import { type Asn1, bitString, explicit, extension, fromOwnDer, oid, pemOf, sequence, set, toDer, unsignedInteger } from '../../src/spiffe/der-builder.ts';
+import { derChildren, readDer } from '../../src/spiffe/der.ts';
 import { parseSpiffeId } from '../../src/spiffe/spiffe-id.ts';
 import { keyPair, keyPem } from '../support/pki.ts';
 import { dns, subjectAltName, uri } from '../support/raw-certificate.ts';
@@ -18,6 +22,19 @@ const EXTENSION_REQUEST = '1.2.840.113549.1.9.14';
 function openssl(args: readonly string[], input: string): { code: number | null; output: string } {
   const { status, stdout, stderr } = spawnSync('openssl', args, { input, encoding: 'utf8' });
   return { code: status, output: stdout + stderr };
+}
+
+/** A request by OpenSSL for this key. */
+function opensslCsr(key: KeyObject, ...options: string[]): string {
+  const dir = mkdtempSync(join(tmpdir(), 'handfast-csr-'));
+  try {
+    writeFileSync(join(dir, 'key.pem'), keyPem(key), { mode: 0o600 });
+    const { code, output } = openssl(['req', '-new', '-key', join(dir, 'key.pem'), '-subj', '/O=x/CN=y', ...options], '');
+    assert.equal(code, 0, output);
+    return output;
+  } finally {
+    rmSync(dir, { recursive: true });
+  }
 }
 
 /** A request of any content, rightly signed unless told otherwise. */
@@ -65,10 +82,8 @@ describe('ours', () => {
 
 describe("others' are taken", () => {
   test("OpenSSL's own, with a subject and a SAN", () => {
-    const key = keyPem(keyPair().privateKey);
-    const { code, output } = openssl(['req', '-new', '-key', '/dev/stdin', '-subj', '/O=x/CN=y', '-addext', `subjectAltName=URI:${ID.uri},DNS:a.b`], key);
-    assert.equal(code, 0, output);
-    assert.deepEqual(readCsr(output).uris, [ID.uri]);
+    const pem = opensslCsr(keyPair().privateKey, '-addext', `subjectAltName=URI:${ID.uri},DNS:a.b`);
+    assert.deepEqual(readCsr(pem).uris, [ID.uri]);
   });
 
   test('with the older label NEW CERTIFICATE REQUEST', () => {
@@ -100,8 +115,7 @@ describe("others' are taken", () => {
 describe("others' are refused", () => {
   test('RSA, as OpenSSL makes it, and as one that claims to be ECDSA', () => {
     const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 });
-    const { output } = openssl(['req', '-new', '-key', '/dev/stdin', '-subj', '/CN=x'], keyPem(rsa.privateKey));
-    assert.throws(() => readCsr(output), refusal('CSR_REFUSED', 'P-256'));
+    assert.throws(() => readCsr(opensslCsr(rsa.privateKey)), refusal('CSR_REFUSED', 'P-256'));
     assert.throws(() => readCsr(csr({ keys: rsa })), refusal('CSR_REFUSED', 'P-256'));
   });
 
@@ -130,13 +144,29 @@ describe("others' are refused", () => {
     assert.throws(() => readCsr(pemOf('CERTIFICATE REQUEST', der)), refusal('CSR_REFUSED', 'does not verify'));
   });
 
-  test('any single bit flipped', () => {
+  const flip = (der: Buffer, at: number) => {
+    const flipped = Buffer.from(der);
+    flipped[at] = (flipped[at] ?? 0) ^ 0x01;
+    return pemOf('CERTIFICATE REQUEST', flipped);
+  };
+
+  test('any byte changed in what is signed, and in the signature itself', () => {
     const der = derOf(createCsr(keyPair(), ID));
-    for (let at = 0; at < der.length; at++) {
-      const flipped = Buffer.from(der);
-      flipped[at] = (flipped[at] ?? 0) ^ 0x01;
-      assert.throws(() => readCsr(pemOf('CERTIFICATE REQUEST', flipped)), refusal('CSR_REFUSED'), `byte ${at}`);
-    }
+    const [info, algorithm, signature] = derChildren(readDer(der));
+    assert.ok(info !== undefined && algorithm !== undefined && signature !== undefined);
+    const infoStart = der.length - signature.raw.length - algorithm.raw.length - info.raw.length;
+    const signatureStart = der.length - signature.content.length + 1;
+    for (let at = infoStart; at < infoStart + info.raw.length; at++) assert.throws(() => readCsr(flip(der, at)), refusal('CSR_REFUSED'), `byte ${at}`);
+    for (let at = signatureStart; at < der.length; at++) assert.throws(() => readCsr(flip(der, at)), refusal('CSR_REFUSED'), `byte ${at}`);
+  });
+
+  // FAILS: parse() looks at no tag but the signature's, and skips the unused-bits byte unread (csr.ts parse).
+  test('the unsigned frame changed: a SET for a SEQUENCE, unused bits in the signature', () => {
+    const der = derOf(createCsr(keyPair(), ID));
+    const [, algorithm, signature] = derChildren(readDer(der));
+    assert.ok(algorithm !== undefined && signature !== undefined);
+    const frame = [0, der.length - signature.raw.length - algorithm.raw.length, der.length - signature.content.length];
+    for (const at of frame) assert.throws(() => readCsr(flip(der, at)), refusal('CSR_REFUSED'), `byte ${at}`);
   });
 
   test('cut at any byte, or with a byte after it', () => {
@@ -163,6 +193,7 @@ describe("others' are refused", () => {
     'ten megabytes': () => 'A'.repeat(10_000_000),
     'ten thousand beginnings': () => '-----BEGIN CERTIFICATE REQUEST-----\n'.repeat(400),
     'a SAN that stands twice in one request': () => csr({ attributes: [asks(subjectAltName(uri(ID.uri)), subjectAltName(uri('spiffe://evil/x')))] }),
+    // FAILS: uriSans throws LEAF_INVALID "the certificate is not well-formed" and readCsr lets every HandfastError through, so the CA answers INTERNAL (csr.ts readCsr/requestedUris).
     'a SAN that is not DER': () => csr({ attributes: [asks(extension('2.5.29.17', { critical: true, value: unsignedInteger(Buffer.of(1)) }))] }),
   };
   for (const [name, make] of Object.entries(garbage)) {
