@@ -8,8 +8,18 @@ export interface Listener {
   close(): Promise<void>;
 }
 
-/** Port 0 takes any free one. `host` undefined means every address. Rejects with the system's error. */
-export async function listen(options: { port: number; host?: string; onConnection: (socket: Socket) => void }): Promise<Listener> {
+export interface ListenOptions {
+  /** 0 takes any free one. */
+  readonly port: number;
+  /** Default: every address, of both families where there are two. */
+  readonly host?: string;
+  readonly onConnection: (socket: Socket) => void;
+  /** A connection that could not be accepted, for want of file descriptors mostly; the listener goes on. */
+  readonly onError: (error: Error) => void;
+}
+
+/** Rejects with the system's error. */
+export async function listen(options: ListenOptions): Promise<Listener> {
   const server = createServer({ allowHalfOpen: true, noDelay: true, pauseOnConnect: true, keepAlive: true, keepAliveInitialDelay: 60_000 });
   server.on('connection', options.onConnection);
   try {
@@ -19,6 +29,7 @@ export async function listen(options: { port: number; host?: string; onConnectio
     if (options.host !== undefined || !noIpv6) throw error;
     await bind(server, options.port, '0.0.0.0');
   }
+  server.on('error', options.onError);
   const address = server.address();
   const port = typeof address === 'object' && address !== null ? address.port : options.port;
   return { port, close: () => new Promise((resolve) => server.close(() => resolve())) };

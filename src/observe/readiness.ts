@@ -8,7 +8,11 @@ export interface ReadinessServer {
 }
 
 /** `missing` lists why new connections cannot be served; an empty list is ready. */
-export async function serveReadiness(options: { port: number; missing: () => readonly string[] }): Promise<ReadinessServer> {
+export async function serveReadiness(options: {
+  port: number;
+  missing: () => readonly string[];
+  onError: (error: Error) => void;
+}): Promise<ReadinessServer> {
   const server = createServer({ requestTimeout: 5_000, headersTimeout: 5_000, keepAliveTimeout: 5_000 }, (request, response) => {
     const path = request.url?.split('?')[0];
     if (path !== '/healthz/ready' || (request.method !== 'GET' && request.method !== 'HEAD')) {
@@ -23,6 +27,7 @@ export async function serveReadiness(options: { port: number; missing: () => rea
     server.once('error', reject);
     server.listen(options.port, resolve);
   });
+  server.removeAllListeners('error').on('error', options.onError);
   const address = server.address();
   return {
     port: typeof address === 'object' && address !== null ? address.port : options.port,

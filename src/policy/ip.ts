@@ -6,7 +6,9 @@ import { HandfastError } from '../errors.ts';
 
 /** RFC 5952 text; IPv4-mapped IPv6 becomes IPv4, zones are dropped. Throws CONFIG_INVALID for anything else. */
 export function canonicalIp(text: string): string {
+  // The common cases of an accepted connection, without building an address object.
   if (isIPv4(text)) return text;
+  if (text.startsWith('::ffff:') && isIPv4(text.slice(7))) return text.slice(7);
   if (!isIPv6(text)) throw new HandfastError('CONFIG_INVALID', `${JSON.stringify(text)} is not an IP address`);
   const address = new Address6(text.replace(/%.*$/, ''));
   return address.isMapped4() ? address.to4().correctForm() : address.correctForm();

@@ -67,6 +67,7 @@ export class Sidecar {
       logPolicy(next, context, log);
     });
 
+    const onError = (error: Error) => log.error({ reason: messageOf(error), connections: tracker.size }, 'connection not accepted');
     const open: { close(): Promise<void> }[] = [];
     try {
       const opened = async <T extends { port: number; close(): Promise<void> }>(what: string, opening: Promise<T>): Promise<T> => {
@@ -79,15 +80,15 @@ export class Sidecar {
       };
       const inboundListener = await opened(
         'inbound connections',
-        listen({ port: options.ports.inbound, onConnection: (socket) => void inbound(socket, context) }),
+        listen({ port: options.ports.inbound, onConnection: (socket) => void inbound(socket, context), onError }),
       );
       const outboundListener = await opened(
         'outbound connections',
-        listen({ port: options.ports.outbound, onConnection: (socket) => void outbound(socket, context) }),
+        listen({ port: options.ports.outbound, onConnection: (socket) => void outbound(socket, context), onError }),
       );
       const readiness = await opened(
         'readiness',
-        serveReadiness({ port: options.ports.readiness, missing: () => missing(context, state) }),
+        serveReadiness({ port: options.ports.readiness, missing: () => missing(context, state), onError }),
       );
       return new Sidecar(options, { tracker, listeners: [inboundListener, outboundListener], readiness, state });
     } catch (error) {

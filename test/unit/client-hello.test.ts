@@ -78,6 +78,7 @@ describe('a ClientHello of node:tls', () => {
     assert.ok(hello('classical groups alone, a small hello').length < 700);
   });
 
+  // FAILS: handshakeBytes judges every record of the buffer, also those behind a ClientHello that is whole already (client-hello.ts handshakeBytes).
   test('means the same whatever bytes come after it in the same read: early data does not unmake it', () => {
     const whole = hello('the mesh ALPN');
     const after: Readonly<Record<string, Buffer>> = {
@@ -187,7 +188,7 @@ describe('a malformed ClientHello', () => {
     }
   });
 
-  test('a hello in tens of thousands of one-byte records is read in time that grows with its length', () => {
+  test('a hello of which every byte is a record of its own is read whole', () => {
     const ones = refragment(hello('no ALPN'), ...Array.from({ length: hello('no ALPN').length - 6 }, () => 1));
     assert.deepEqual(readFirstBytes(ones), { kind: 'tls', alpn: [] });
     assert.deepEqual(readFirstBytes(ones.subarray(0, -1)), { kind: 'more' });
