@@ -24,7 +24,7 @@ build:
 	@$(BIN) npm --silent run build
 
 bench:
-	@sh tools/prepare.sh iptables ip:iproute2 setpriv:util-linux haproxy nginx wrk
+	@sh tools/prepare.sh iptables ip:iproute2 setpriv:util-linux haproxy nginx /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream wrk
 	@$(BIN) npm --silent run bench -- handshake
 	@$(BIN) npm --silent run bench -- proxy
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Brings what a make target needs: npm packages by the lockfile, and Debian packages where root and apt-get are at hand.
-# usage: prepare.sh [COMMAND[:PACKAGE] ...]
+# usage: prepare.sh [COMMAND-OR-FILE[:PACKAGE] ...]
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -8,7 +8,7 @@ missing=
 for need in "$@"; do
   command=${need%%:*}
   package=${need#*:}
-  PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null 2>&1 || missing="$missing $package"
+  [ -e "$command" ] || PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null 2>&1 || missing="$missing $package"
 done
 if [ -n "$missing" ]; then
   if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then

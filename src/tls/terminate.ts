@@ -62,20 +62,18 @@ export class Terminator {
     const identity = this.#identity;
     if (identity === undefined) throw new HandfastError('NO_IDENTITY', 'no certificate has arrived yet');
     const key = keyOf(raw);
-    const pending: Pending = { identity, socket: undefined, resolve: () => undefined, reject: () => undefined };
-    const onClose = () => pending.reject(closedDuringHandshake(pending.socket));
-    let timer: NodeJS.Timeout | undefined;
+    const { promise, resolve, reject } = Promise.withResolvers<Terminated>();
+    const pending: Pending = { identity, socket: undefined, resolve, reject };
+    const onClose = () => reject(closedDuringHandshake(pending.socket));
+    const timer = setTimeout(
+      () => reject(new HandfastError('HANDSHAKE_TIMEOUT', `no TLS handshake within ${this.#handshakeTimeoutMs} ms`)),
+      this.#handshakeTimeoutMs,
+    );
+    raw.once('close', onClose);
+    this.#pending.set(key, pending);
+    this.#server.emit('connection', raw);
     try {
-      return await new Promise<Terminated>((resolve, reject) => {
-        Object.assign(pending, { resolve, reject });
-        timer = setTimeout(
-          () => reject(new HandfastError('HANDSHAKE_TIMEOUT', `no TLS handshake within ${this.#handshakeTimeoutMs} ms`)),
-          this.#handshakeTimeoutMs,
-        );
-        raw.once('close', onClose);
-        this.#pending.set(key, pending);
-        this.#server.emit('connection', raw);
-      });
+      return await promise;
     } finally {
       clearTimeout(timer);
       raw.removeListener('close', onClose);
