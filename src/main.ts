@@ -12,6 +12,7 @@ const roles: Readonly<Record<string, { summary: string; load: () => Promise<Role
   proxy: { summary: 'the sidecar: mTLS in, mTLS out', load: () => import('./commands/proxy.ts') },
   agent: { summary: 'node agent: certificates (SDS) and discovery for sidecars', load: () => import('./commands/agent.ts') },
   ca: { summary: 'certificate authority', load: () => import('./commands/ca.ts') },
+  control: { summary: 'registry and policy, from a directory of YAML, for agents', load: () => import('./commands/control.ts') },
   up: { summary: 'CA, control and agent in one process, from a directory of YAML', load: () => import('./commands/up.ts') },
   token: { summary: 'make a token for a local workload', load: () => import('./commands/token.ts') },
   iptables: { summary: 'apply, clean or print the redirection into the sidecar', load: () => import('./commands/iptables.ts') },

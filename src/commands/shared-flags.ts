@@ -10,6 +10,10 @@ export const caFlags = {
   audience: { kind: 'text', value: 'AUDIENCE', default: DEFAULT_AUDIENCE, help: 'the audience that tokens must be made for' },
 } as const;
 
+export const configFlags = {
+  config: { kind: 'text', value: 'DIR', help: 'directory of YAML: registry and policy, watched (docs/configuration.md)' },
+} as const;
+
 export const rotationFlags = {
   'rotate-every': {
     kind: 'duration',

@@ -8,10 +8,10 @@ import { parseFlags } from '../flags.ts';
 import { openLog } from '../observe/log.ts';
 import { parseTrustDomain } from '../spiffe/spiffe-id.ts';
 import { aborted } from './aborted.ts';
-import { caFlags, logFlags, rotationFlags, runFlags } from './shared-flags.ts';
+import { caFlags, configFlags, logFlags, rotationFlags, runFlags } from './shared-flags.ts';
 
 const flags = {
-  config: { kind: 'text', value: 'DIR', help: 'directory of YAML: registry and policy, watched (docs/configuration.md)' },
+  ...configFlags,
   ...caFlags,
   ...rotationFlags,
   ...runFlags,

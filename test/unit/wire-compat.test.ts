@@ -244,7 +244,7 @@ describe('bytes pinned by hand', () => {
     assert.equal(hex(Address.encode(message).finish()), hex(expected));
     assert.deepEqual(Address.decode(expected), message);
     // Once in full, so that the helper above cannot be wrong in the same way as the code.
-    assert.equal(hex(expected), '0a35' + '0a016e' + '12026e73' + '1a040a000001' + '2802' + '32027464' + '3a027361' + '880101' + 'a2010175' + 'b2010b' + '0a016b' + '1206' + '0a04' + '0850' + '105a');
+    assert.equal(hex(expected), '0a2c' + '0a016e' + '12026e73' + '1a040a000001' + '2802' + '32027464' + '3a027361' + '880101' + 'a2010175' + 'b2010b' + '0a016b' + '1206' + '0a04' + '0850' + '105a');
   });
 
   test('istio.workload.Address with a service', () => {
