@@ -86,15 +86,18 @@ export function parseFlags<T extends Flags>(argv: readonly string[], flags: T, u
 }
 
 function readValue(name: string, flag: Flag, given: string | boolean | undefined): string | number | boolean | undefined {
-  if (flag.kind === 'switch') return given === true || given === 'true';
+  if (flag.kind === 'switch') {
+    if (given === undefined || given === true) return given === true;
+    if (given === 'true' || given === 'false') return given === 'true';
+    throw new HandfastError('CONFIG_INVALID', `${flag.env} ${JSON.stringify(given)} is not accepted: true or false`);
+  }
   const text = typeof given === 'string' ? given : undefined;
   switch (flag.kind) {
     case 'text': {
       const value = text ?? flag.default;
-      if ((value === undefined || value === '') && flag.optional !== true) {
-        throw new HandfastError('CONFIG_INVALID', `--${name} ${flag.value} is needed: ${flag.help}`);
-      }
-      return value;
+      if (value !== undefined && value !== '') return value;
+      if (flag.optional === true) return undefined;
+      throw new HandfastError('CONFIG_INVALID', `--${name} ${flag.value} is needed: ${flag.help}`);
     }
     case 'choice': {
       const value = text ?? flag.default;
@@ -102,8 +105,8 @@ function readValue(name: string, flag: Flag, given: string | boolean | undefined
       return value;
     }
     case 'port': {
-      const value = text === undefined ? flag.default : Number(text);
-      if (!Number.isInteger(value) || value < 0 || value > 65535) throw bad(name, String(text), 'a port from 0 to 65535');
+      const value = text === undefined ? flag.default : /^\d{1,5}$/.test(text) ? Number(text) : Number.NaN;
+      if (!(value <= 65535)) throw bad(name, String(text), 'a port from 0 to 65535');
       return value;
     }
     case 'duration': {

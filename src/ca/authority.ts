@@ -8,7 +8,7 @@ import { HandfastError, messageOf } from '../errors.ts';
 import { pemBlocks } from '../spiffe/pem.ts';
 import type { SpiffeId } from '../spiffe/spiffe-id.ts';
 import { createCaCertificate, createSvidCertificate, newSerial } from './certificate.ts';
-import { keySigner } from './signer.ts';
+import { isP256, keySigner } from './signer.ts';
 import { readOrCreate, replacePrivate } from './state-file.ts';
 
 const generateKeyPairAsync = promisify(generateKeyPair);
@@ -48,6 +48,7 @@ export class Authority {
   readonly #options: AuthorityOptions;
   readonly #root: CaKeyPair;
   #intermediate: CaKeyPair;
+  #renewing: Promise<void> | undefined;
 
   private constructor(options: AuthorityOptions, keys: { root: CaKeyPair; intermediate: CaKeyPair }) {
     this.trustDomain = options.trustDomain;
@@ -88,7 +89,7 @@ export class Authority {
     return this.#root.certificatePem;
   }
 
-  /** Signs a leaf for `id`, which the caller has proven. A shorter `ttlMs` is honoured, a longer one is not. */
+  /** Signs a leaf for `id`, which the caller has proven. A shorter `ttlMs` is honoured, a longer one is not. Throws STATE_INVALID once the CA has expired. */
   async issue(request: { id: SpiffeId; publicKey: KeyObject; ttlMs?: number }): Promise<IssuedSvid> {
     const now = this.#options.now();
     await this.#renewIntermediate(now);
@@ -96,6 +97,12 @@ export class Authority {
     const asked = request.ttlMs !== undefined && request.ttlMs > 0 ? request.ttlMs : this.#options.svidTtlMs;
     const ttl = Math.max(svidTtlBounds.min, Math.min(asked, this.#options.svidTtlMs));
     const notAfter = Math.min(now + ttl, certificate.validToDate.getTime());
+    if (notAfter <= now) {
+      throw new HandfastError(
+        'STATE_INVALID',
+        `the CA in ${this.#options.dir} expired at ${certificate.validToDate.toISOString()}: it needs a new root`,
+      );
+    }
     const serial = newSerial();
     const leaf = await createSvidCertificate({
       id: request.id,
@@ -108,8 +115,19 @@ export class Authority {
   }
 
   /** A new intermediate once two thirds of the old one's life are gone: leaves signed by either verify against the same root. */
-  async #renewIntermediate(now: number): Promise<void> {
-    if (this.#intermediate.certificate.validToDate.getTime() - now > INTERMEDIATE_LIFETIME / 3) return;
+  #renewIntermediate(now: number): Promise<void> {
+    const { certificate } = this.#intermediate;
+    const [from, to] = [certificate.validFromDate.getTime(), certificate.validToDate.getTime()];
+    const rootEnd = this.#root.certificate.validToDate.getTime();
+    // Near the root's end a new one would live no longer than the old.
+    if (to - now > (to - from) / 3 || Math.min(now + INTERMEDIATE_LIFETIME, rootEnd) <= to) return Promise.resolve();
+    this.#renewing ??= this.#makeIntermediate().finally(() => {
+      this.#renewing = undefined;
+    });
+    return this.#renewing;
+  }
+
+  async #makeIntermediate(): Promise<void> {
     const pem = await makeIntermediate(this.#root, this.#options);
     const path = join(this.#options.dir, 'intermediate.pem');
     await replacePrivate(path, pem);
@@ -160,6 +178,7 @@ function parseKeyPair(pem: string, path: string): CaKeyPair {
   try {
     if (keyBlock === undefined || certificateBlock === undefined) throw new Error('expected a private key and a certificate');
     const key = createPrivateKey(keyBlock.text);
+    if (!isP256(key)) throw new Error('the key is not P-256');
     const certificate = new X509Certificate(certificateBlock.text);
     if (!certificate.ca || !certificate.checkPrivateKey(key)) throw new Error('key and CA certificate do not belong together');
     return { key, certificate, certificatePem: certificateBlock.text };

@@ -5,6 +5,7 @@ import { createPrivateKey, createPublicKey, generateKeyPair, type KeyObject, ran
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { HandfastError, messageOf } from '../errors.ts';
+import { isP256 } from './signer.ts';
 import { readOrCreate, readPrivate } from './state-file.ts';
 
 const generateKeyPairAsync = promisify(generateKeyPair);
@@ -57,11 +58,14 @@ function keyPath(dir: string): string {
 }
 
 function parseKey(path: string, pem: string): KeyObject {
+  let key: KeyObject;
   try {
-    return createPrivateKey(pem);
+    key = createPrivateKey(pem);
   } catch (cause) {
     throw new HandfastError('STATE_INVALID', `${path}: ${messageOf(cause)}`, { cause });
   }
+  if (!isP256(key)) throw new HandfastError('STATE_INVALID', `${path}: not a P-256 key; remove it to have a new one made`);
+  return key;
 }
 
 /** A signed JWT. `ttlS` in seconds. Throws CONFIG_INVALID for names Kubernetes would not accept either. */
@@ -99,12 +103,10 @@ export class LocalTokenProver implements TokenProver {
     if (header === undefined || payload === undefined || signature === undefined || rest.length > 0) throw refused('not a compact JWT');
     // The header is compared, not interpreted: no algorithm to confuse, no `jku`, `x5c` or `crit` to follow.
     if (header !== HEADER) throw refused('not a token of `handfast token create`: its header is another');
-    const valid = verify(
-      'sha256',
-      Buffer.from(`${header}.${payload}`),
-      { key: this.#publicKey, dsaEncoding: 'ieee-p1363' },
-      Buffer.from(signature, 'base64url'),
-    );
+    const bytes = Buffer.from(signature, 'base64url');
+    // One signature, one text: node:crypto's decoder skips what is no base64url.
+    if (bytes.toString('base64url') !== signature) throw refused('the signature is not base64url');
+    const valid = verify('sha256', Buffer.from(`${header}.${payload}`), { key: this.#publicKey, dsaEncoding: 'ieee-p1363' }, bytes);
     if (!valid) throw refused("the signature does not verify with this CA's token key");
     return this.#judge(claimsOf(payload));
   }
@@ -114,8 +116,8 @@ export class LocalTokenProver implements TokenProver {
     const { iss, aud, exp, nbf, sub } = claims;
     if (iss !== ISSUER) throw refused(`issuer ${JSON.stringify(iss)} is not ${ISSUER}`);
     if (!Array.isArray(aud) || !aud.includes(this.#audience)) throw refused(`audience ${JSON.stringify(aud)} lacks ${this.#audience}`);
-    if (typeof exp !== 'number' || now > exp + LEEWAY_S) throw refused('expired');
-    if (typeof nbf !== 'number' || now < nbf - LEEWAY_S) throw refused('not valid yet');
+    if (!Number.isFinite(exp) || now > Number(exp) + LEEWAY_S) throw refused('expired');
+    if (!Number.isFinite(nbf) || now < Number(nbf) - LEEWAY_S) throw refused('not valid yet');
     const [system, kind, namespace, serviceAccount, ...rest] = typeof sub === 'string' ? sub.split(':') : [];
     if (system !== 'system' || kind !== 'serviceaccount' || rest.length > 0)
       throw refused(`subject ${JSON.stringify(sub)} is no service account`);

@@ -50,12 +50,14 @@ export class DirectorySource implements ObjectSource {
       const signature = signatureOf(files);
       const settled = signature === this.#seen;
       this.#seen = signature;
+      if (signature === this.#judged) this.#refused = '';
       if (!settled || signature === this.#judged) return;
       const read = await readFiles(this.#dir, files);
       // Changed while it was read: the next poll looks again.
       if (signatureOf(await listFiles(this.#dir)) !== signature) return;
       this.#judged = signature;
       this.objects.replace(parseObjects(read));
+      this.#refused = '';
       this.#log.info({ directory: this.#dir, files: files.length }, 'configuration in force');
     } catch (error) {
       const message = messageOf(error);

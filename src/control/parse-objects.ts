@@ -1,6 +1,6 @@
 // From YAML text to objects. Everything wrong is collected, each with file, line and what would be accepted; one problem refuses the whole set.
 
-import { type Document, isMap, isNode, LineCounter, parseAllDocuments } from 'yaml';
+import { type Document, isMap, isNode, isPair, isScalar, LineCounter, parseAllDocuments, visit } from 'yaml';
 import type { z } from 'zod';
 import { HandfastError, messageOf } from '../errors.ts';
 import { defaultMeshConfig, meshConfigSchema } from '../policy/kinds/mesh-config.ts';
@@ -47,7 +47,7 @@ function parseFile(file: ObjectFile, problems: string[]): Parsed[] {
   });
   const place = (offset: number): Place => `${file.name}:${lines.linePos(offset).line}`;
   // A file without one object is one that is being written, or was emptied by accident: taking it at its word could switch STRICT off.
-  if (!Array.isArray(documents) || documents.every((document) => document.contents === null)) {
+  if (!Array.isArray(documents) || documents.every(isEmpty)) {
     problems.push(`${file.name}:1: no object in it; remove the file to remove its objects`);
     return [];
   }
@@ -57,12 +57,41 @@ function parseFile(file: ObjectFile, problems: string[]): Parsed[] {
       problems.push(`${place(error.pos[0])}: not YAML: ${error.message.split('\n')[0]}`);
       return [];
     }
-    return document.contents === null ? [] : parseDocument(document, { place, problems });
+    return isEmpty(document) ? [] : parseDocument(document, { place, problems });
   });
+}
+
+/** Nothing between two separators, as templates leave it. */
+function isEmpty(document: Document.Parsed): boolean {
+  return document.contents === null || (isScalar(document.contents) && document.contents.value === null);
+}
+
+/** What JavaScript objects cannot hold faithfully, or YAML cannot resolve: refused before anything is made of it. */
+function unreadable(document: Document.Parsed): { offset: number; problem: string } | undefined {
+  let found: { offset: number; problem: string } | undefined;
+  visit(document, {
+    Alias: (_, alias) => {
+      if (alias.resolve(document) !== undefined) return undefined;
+      found = { offset: alias.range?.[0] ?? 0, problem: `*${alias.source} refers to an anchor that is not set before it` };
+      return visit.BREAK;
+    },
+    Pair: (_, pair, ancestors) => {
+      if (!isScalar(pair.key) || pair.key.value !== '__proto__') return undefined;
+      const path = ancestors.filter(isPair).map((ancestor) => `${String(ancestor.key)}.`);
+      found = { offset: pair.key.range?.[0] ?? 0, problem: `unknown field ${path.join('')}__proto__` };
+      return visit.BREAK;
+    },
+  });
+  return found;
 }
 
 function parseDocument(document: Document.Parsed, at: { place: (offset: number) => Place; problems: string[] }): Parsed[] {
   const start = at.place(document.contents?.range?.[0] ?? 0);
+  const bad = unreadable(document);
+  if (bad !== undefined) {
+    at.problems.push(`${at.place(bad.offset)}: ${bad.problem}`);
+    return [];
+  }
   let value: unknown;
   try {
     value = document.toJS({ maxAliasCount: MAX_ALIASES });

@@ -104,8 +104,15 @@ function serviceFromWire(wire: workloadWire.Service): Service {
   });
 }
 
+/** A target port of 0 is the service's own: protobuf leaves it out. */
 function portsFromWire(ports: readonly workloadWire.Port[]): ServicePort[] {
-  return ports.map(({ servicePort, targetPort }) => ({ servicePort, targetPort: targetPort === 0 ? servicePort : targetPort }));
+  return ports.map(({ servicePort, targetPort }) => {
+    const resolved = { servicePort, targetPort: targetPort === 0 ? servicePort : targetPort };
+    if (Object.values(resolved).some((port) => port < 1 || port > 65535)) {
+      throw new HandfastError('OBJECT_INVALID', `port ${servicePort} to ${targetPort}: from 1 to 65535 is accepted`);
+    }
+    return resolved;
+  });
 }
 
 export function encodeTrafficPolicy(policy: TrafficPolicy): Uint8Array {

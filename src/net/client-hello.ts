@@ -17,29 +17,33 @@ export function readFirstBytes(bytes: Buffer): FirstBytes {
   const [type, major] = bytes;
   if (type !== undefined && type !== HANDSHAKE_RECORD) return { kind: 'plaintext' };
   if (major !== undefined && major !== 0x03) return { kind: 'plaintext' };
-  const handshake = handshakeBytes(bytes);
+  const handshake = firstHandshakeMessage(bytes);
   if (handshake === 'malformed') return { kind: 'plaintext' };
-  if (handshake.length >= 1 && handshake[0] !== CLIENT_HELLO) return { kind: 'plaintext' };
-  if (handshake.length < 4) return { kind: 'more' };
-  const length = handshake.readUIntBE(1, 3);
-  if (handshake.length < 4 + length) return { kind: 'more' };
+  if (handshake === 'more') return { kind: 'more' };
   try {
-    return { kind: 'tls', alpn: alpnOf(new Reader(handshake.subarray(4, 4 + length))) };
+    return { kind: 'tls', alpn: alpnOf(new Reader(handshake)) };
   } catch {
     return { kind: 'plaintext' };
   }
 }
 
-/** A ClientHello may be spread over several records; post-quantum key shares make that common across segments. */
-function handshakeBytes(bytes: Buffer): Buffer | 'malformed' {
-  const parts: Buffer[] = [];
+/**
+ * The body of the ClientHello, which may be spread over several records (post-quantum key shares make that common). What comes behind it,
+ * a change_cipher_spec or early data, is not looked at.
+ */
+function firstHandshakeMessage(bytes: Buffer): Buffer | 'more' | 'malformed' {
+  let message: Buffer = Buffer.alloc(0);
   for (let offset = 0; offset + RECORD_HEADER <= bytes.length; ) {
     const length = bytes.readUInt16BE(offset + 3);
     if (bytes[offset] !== HANDSHAKE_RECORD || bytes[offset + 1] !== 0x03 || length === 0 || length > MAX_RECORD) return 'malformed';
-    parts.push(bytes.subarray(offset + RECORD_HEADER, offset + RECORD_HEADER + length));
+    const part = bytes.subarray(offset + RECORD_HEADER, offset + RECORD_HEADER + length);
+    message = message.length === 0 ? part : Buffer.concat([message, part]);
+    if (message.length >= 1 && message[0] !== CLIENT_HELLO) return 'malformed';
+    const end = message.length >= 4 ? 4 + message.readUIntBE(1, 3) : Number.POSITIVE_INFINITY;
+    if (message.length >= end) return message.subarray(4, end);
     offset += RECORD_HEADER + length;
   }
-  return parts.length === 1 && parts[0] !== undefined ? parts[0] : Buffer.concat(parts);
+  return 'more';
 }
 
 class Reader {

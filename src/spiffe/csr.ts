@@ -42,14 +42,16 @@ export function readCsr(pem: string): CsrContent {
   try {
     return parse(Buffer.from(block.text.replace(/-----[^-]+-----|\s/g, ''), 'base64'));
   } catch (cause) {
-    if (cause instanceof HandfastError) throw cause;
+    if (cause instanceof HandfastError && cause.code === 'CSR_REFUSED') throw cause;
     throw new HandfastError('CSR_REFUSED', `the CSR cannot be read: ${messageOf(cause)}`, { cause });
   }
 }
 
 function parse(der: Buffer): CsrContent {
-  const [info, algorithm, signature] = derChildren(readDer(der));
-  if (info === undefined || algorithm === undefined || signature === undefined) throw new Error('a part is missing');
+  const outer = readDer(der);
+  const [info, algorithm, signature, ...rest] = derChildren(outer);
+  if (info === undefined || algorithm === undefined || signature === undefined || rest.length > 0) throw new Error('not three parts');
+  if ([outer, info, algorithm].some((node) => node.tag !== DerTag.sequence)) throw new Error('a part is no SEQUENCE');
   const [, , spki, attributes] = derChildren(info);
   const [algorithmOid] = derChildren(algorithm);
   if (spki === undefined || algorithmOid === undefined) throw new Error('a part is missing');
@@ -58,7 +60,11 @@ function parse(der: Buffer): CsrContent {
     throw new HandfastError('CSR_REFUSED', 'the key must be ECDSA on P-256');
   }
   if (derOid(algorithmOid) !== OID_ECDSA_SHA256) throw new HandfastError('CSR_REFUSED', 'the signature must be ECDSA with SHA-256');
-  if (signature.tag !== DerTag.bitString || !verify('sha256', info.raw, publicKey, signature.content.subarray(1))) {
+  if (
+    signature.tag !== DerTag.bitString ||
+    signature.content[0] !== 0 ||
+    !verify('sha256', info.raw, publicKey, signature.content.subarray(1))
+  ) {
     throw new HandfastError('CSR_REFUSED', 'the signature does not verify: the sender does not hold the key');
   }
   return { publicKey, uris: attributes === undefined ? [] : requestedUris(attributes.content) };

@@ -47,7 +47,10 @@ export function derOid(node: DerNode): string {
   if (node.tag !== DerTag.oid || node.content.length === 0) throw new DerError('not an OBJECT IDENTIFIER');
   const arcs: number[] = [];
   let value = 0;
+  let fresh = true;
   for (const byte of node.content) {
+    if (fresh && byte === 0x80) throw new DerError('OBJECT IDENTIFIER arc is not minimal');
+    fresh = (byte & 0x80) === 0;
     value = value * 128 + (byte & 0x7f);
     if (value > 0xffff_ffff) throw new DerError('OBJECT IDENTIFIER arc too large');
     if ((byte & 0x80) === 0) {
@@ -58,6 +61,7 @@ export function derOid(node: DerNode): string {
       value = 0;
     }
   }
+  if (!fresh) throw new DerError('OBJECT IDENTIFIER ends inside an arc');
   return arcs.join('.');
 }
 

@@ -11,6 +11,7 @@ export interface SpiffeId {
 
 const TRUST_DOMAIN = /^[a-z0-9._-]{1,255}$/;
 const ID = /^spiffe:\/\/([a-z0-9._-]{1,255})((?:\/[A-Za-z0-9._-]+)*)$/;
+const SEGMENT = /^[A-Za-z0-9._-]+$/;
 const WORKLOAD_PATH = /^\/ns\/([^/]+)\/sa\/([^/]+)$/;
 const MAX_BYTES = 2048;
 
@@ -32,8 +33,12 @@ export function parseTrustDomain(name: string): string {
   return name;
 }
 
-/** The ID of a Kubernetes-style workload: `spiffe://<trustDomain>/ns/<namespace>/sa/<serviceAccount>`. */
+/** The ID of a Kubernetes-style workload: `spiffe://<trustDomain>/ns/<namespace>/sa/<serviceAccount>`. Throws SPIFFE_ID_INVALID. */
 export function workloadSpiffeId(of: { trustDomain: string; namespace: string; serviceAccount: string }): SpiffeId {
+  // Each part is one part: a slash in a name must not become a path of its own.
+  if (!TRUST_DOMAIN.test(of.trustDomain) || !SEGMENT.test(of.namespace) || !SEGMENT.test(of.serviceAccount)) {
+    throw new HandfastError('SPIFFE_ID_INVALID', `no SPIFFE ID can be made of ${JSON.stringify(of)}`);
+  }
   return parseSpiffeId(`spiffe://${of.trustDomain}/ns/${of.namespace}/sa/${of.serviceAccount}`);
 }
 

@@ -26,10 +26,11 @@ export function verifyPeer(certificate: X509Certificate | undefined, trust: { bu
     );
   }
   const notAfter = certificate.validToDate.getTime();
-  if (trust.now > notAfter) {
+  // Written so that a clock that is no number accepts nobody.
+  if (!(trust.now <= notAfter)) {
     throw new HandfastError('CERTIFICATE_EXPIRED', `${id.uri}: certificate expired at ${certificate.validToDate.toISOString()}`);
   }
-  if (trust.now < certificate.validFromDate.getTime()) {
+  if (!(trust.now >= certificate.validFromDate.getTime())) {
     throw new HandfastError(
       'CERTIFICATE_NOT_YET_VALID',
       `${id.uri}: certificate not valid before ${certificate.validFromDate.toISOString()}`,

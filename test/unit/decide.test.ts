@@ -61,7 +61,13 @@ describe('outbound', () => {
     inboundPorts: new Map(Object.entries(ports).map(([port, of]) => [Number(port), { mode: of, source: 'x' }])),
     outbound: 'ALLOW_ANY',
   });
-  const cases: readonly (readonly [name: string, meshed: boolean, policy: TrafficPolicy | undefined, transport: 'mtls' | 'plaintext', mode: string])[] = [
+  const cases: readonly (readonly [
+    name: string,
+    meshed: boolean,
+    policy: TrafficPolicy | undefined,
+    transport: 'mtls' | 'plaintext',
+    mode: string,
+  ])[] = [
     ['a meshed workload under STRICT', true, policy('STRICT'), 'mtls', 'STRICT'],
     ['a meshed workload under PERMISSIVE', true, policy('PERMISSIVE'), 'mtls', 'PERMISSIVE'],
     ['a meshed workload under DISABLE', true, policy('DISABLE'), 'plaintext', 'DISABLE'],

@@ -8,7 +8,7 @@ import { afterEach, describe, test } from 'node:test';
 import { type ClientDuplexStream, credentials, type Server } from '@grpc/grpc-js';
 import { runDeltaAdsClient } from '../../src/discovery/delta-ads-client.ts';
 import { type DeltaStream, serveDeltaStream } from '../../src/discovery/delta-ads-server.ts';
-import { type ResourceChange, ResourceCache } from '../../src/discovery/resource-cache.ts';
+import { ResourceCache, type ResourceChange } from '../../src/discovery/resource-cache.ts';
 import { Snapshot } from '../../src/snapshot.ts';
 import { AggregatedDiscoveryServiceClient, AggregatedDiscoveryServiceService } from '../../src/wire/gen/envoy/service/discovery/v3/ads.ts';
 import type { DeltaDiscoveryRequest, DeltaDiscoveryResponse } from '../../src/wire/gen/envoy/service/discovery/v3/discovery.ts';
@@ -46,7 +46,10 @@ interface Logged {
   readonly message: string;
 }
 
-function recordingLog(): { log: { info(fields: object, message: string): void; warn(fields: object, message: string): void }; lines: Events<Logged> } {
+function recordingLog(): {
+  log: { info(fields: object, message: string): void; warn(fields: object, message: string): void };
+  lines: Events<Logged>;
+} {
   const lines = new Events<Logged>();
   const write = (fields: object, message: string) => lines.push({ fields: { ...fields }, message });
   return { log: { info: write, warn: write }, lines };
@@ -71,7 +74,11 @@ async function serve(path?: string, cache = new ResourceCache()): Promise<Server
     cleanups.push(() => rmSync(dir, { recursive: true, force: true }));
     socket = join(dir, 'ads.sock');
   }
-  const [requests, responses, streams] = [new Events<DeltaDiscoveryRequest>(), new Events<DeltaDiscoveryResponse>(), new Events<DeltaStream>()];
+  const [requests, responses, streams] = [
+    new Events<DeltaDiscoveryRequest>(),
+    new Events<DeltaDiscoveryResponse>(),
+    new Events<DeltaStream>(),
+  ];
   const { log, lines } = recordingLog();
   const server = newServer();
   server.addService(AggregatedDiscoveryServiceService, {
@@ -99,7 +106,10 @@ interface ClientRig {
 }
 
 /** Our client; `refuse` says why a change cannot be used. */
-function startClient(rig: { address: string }, options: { refuse?: (change: ResourceChange) => string | undefined; typeUrls?: readonly string[] } = {}): ClientRig {
+function startClient(
+  rig: { address: string },
+  options: { refuse?: (change: ResourceChange) => string | undefined; typeUrls?: readonly string[] } = {},
+): ClientRig {
   const stopping = new AbortController();
   const applied: ClientRig['applied'] = new Events();
   const token = new Snapshot('first');
@@ -126,7 +136,10 @@ function startClient(rig: { address: string }, options: { refuse?: (change: Reso
 }
 
 /** A client that says only what the test says. */
-function rawClient(rig: { address: string }): { received: Events<DeltaDiscoveryResponse>; send(fields: Partial<DeltaDiscoveryRequest>): void } {
+function rawClient(rig: { address: string }): {
+  received: Events<DeltaDiscoveryResponse>;
+  send(fields: Partial<DeltaDiscoveryRequest>): void;
+} {
   const client = new AggregatedDiscoveryServiceClient(rig.address, credentials.createInsecure());
   const call: ClientDuplexStream<DeltaDiscoveryRequest, DeltaDiscoveryResponse> = client.deltaAggregatedResources();
   const received = new Events<DeltaDiscoveryResponse>();
@@ -267,13 +280,14 @@ describe('client and server together', opts, () => {
   test('a NACK keeps the last good one, tells why, and is not answered with the same again', opts, async () => {
     const rig = await serve();
     rig.cache.replace(A, resources({ x: 'good' }));
-    const refuse = (change: ResourceChange) => ([...change.upserts.values()].some((value) => Buffer.from(value).includes('bad')) ? 'x is bad' : undefined);
+    const refuse = (change: ResourceChange) =>
+      [...change.upserts.values()].some((value) => Buffer.from(value).includes('bad')) ? 'x is bad' : undefined;
     const { applied, clientLog } = startClient(rig, { refuse });
     await applied.count(1);
     rig.cache.replace(A, resources({ x: 'bad' }));
     const log = await rig.serverLog.count(1);
     assert.match(log[0]?.message ?? '', /NACK/);
-    assert.equal(log[0]?.fields['reason'], 'x is bad');
+    assert.equal(log[0]?.fields.reason, 'x is bad');
     assert.match(clientLog.all[0]?.message ?? '', /the last good ones stay in force/);
     const nack = rig.requests.all.at(-1);
     assert.equal(nack?.errorDetail?.message, 'x is bad');
@@ -286,7 +300,7 @@ describe('client and server together', opts, () => {
       ['good', 'bad', 'mended'],
     );
     assert.deepEqual(
-      applied.all.map(({ upserts }) => upserts['x']),
+      applied.all.map(({ upserts }) => upserts.x),
       ['good', 'mended'],
     );
   });
@@ -309,7 +323,7 @@ describe('client and server together', opts, () => {
     const { applied } = startClient(rig, { typeUrls: [A, B], refuse: (change) => (change.upserts.has('x') ? 'no' : undefined) });
     await rig.serverLog.count(1);
     rig.cache.replace(B, resources({ y: '2' }));
-    await applied.until((all) => all.some(({ upserts }) => upserts['y'] === '2'));
+    await applied.until((all) => all.some(({ upserts }) => upserts.y === '2'));
     assert.ok(applied.all.every(({ typeUrl }) => typeUrl === B));
   });
 
@@ -319,7 +333,15 @@ describe('client and server together', opts, () => {
     const stopping = new AbortController();
     const got = new Events<string>();
     const { log } = recordingLog();
-    const running = runDeltaAdsClient({ address: rig.address, nodeId: 'n', token: undefined, typeUrls: [A], apply: (typeUrl) => got.push(typeUrl), log, signal: stopping.signal });
+    const running = runDeltaAdsClient({
+      address: rig.address,
+      nodeId: 'n',
+      token: undefined,
+      typeUrls: [A],
+      apply: (typeUrl) => got.push(typeUrl),
+      log,
+      signal: stopping.signal,
+    });
     await got.count(1);
     const [call] = rig.streams.all;
     assert.deepEqual(call?.metadata.get('authorization'), []);

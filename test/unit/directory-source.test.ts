@@ -119,7 +119,10 @@ describe('the first load', () => {
 
   test('throws with file and line for a bad file, and publishes nothing', async () => {
     const { source } = await rig({ 'sub/a.yaml': bad }, { start: false });
-    await assert.rejects(source.start(new AbortController().signal), refusal('OBJECT_INVALID', 'sub/a.yaml:5: unknown field status.podIPP'));
+    await assert.rejects(
+      source.start(new AbortController().signal),
+      refusal('OBJECT_INVALID', 'sub/a.yaml:5: unknown field status.podIPP'),
+    );
     assert.equal(source.objects.current, undefined);
   });
 
@@ -258,7 +261,9 @@ describe('a bad change', () => {
     write('b.yaml', 'kind: Deployment\n');
     await until(() => refusals().length > 0, 'the refusal');
     assert.deepEqual(
-      refusals().at(-1)?.problems?.map((line) => line.split(' ', 1)[0]),
+      refusals()
+        .at(-1)
+        ?.problems?.map((line) => line.split(' ', 1)[0]),
       ['a.yaml:5:', 'b.yaml:1:'],
     );
   });
@@ -271,7 +276,6 @@ describe('a bad change', () => {
     await until(() => refusals().length === 2, 'the second refusal');
   });
 
-  // FAILS: #refused is not cleared when a set comes into force, so the same bad state is refused in silence (directory-source.ts #poll).
   test('a bad file that was taken back and put there again, times and all, is logged again', async () => {
     const { write, until, refusals, dir, lines } = await rig({ 'a.yaml': pod('a', '10.0.0.1') });
     write('.bad', bad);
@@ -298,7 +302,11 @@ describe('a bad change', () => {
     assert.deepEqual(names(), ['a', 'c']);
   });
 
-  for (const [name, text] of Object.entries({ emptied: '', 'cut to comments': '# nothing\n', 'cut to half an object': pod('a', '10.0.0.1').slice(0, 30) })) {
+  for (const [name, text] of Object.entries({
+    emptied: '',
+    'cut to comments': '# nothing\n',
+    'cut to half an object': pod('a', '10.0.0.1').slice(0, 30),
+  })) {
     test(`a file ${name} is refused: the switches in it do not fall back to the default`, async () => {
       const { write, names, until, refusals } = await rig({ 'a.yaml': pod('a', '10.0.0.1'), 'b.yaml': pod('b', '10.0.0.2') });
       write('b.yaml', text);
@@ -329,7 +337,6 @@ describe('a bad change', () => {
     await until(() => names()[0] === 'b', 'the directory back');
   });
 
-  // FAILS: as above, and a poll that finds everything as it was does not clear #refused either (directory-source.ts #poll).
   test('a directory that vanishes a second time is logged a second time', async () => {
     const { until, polls, refusals, dir } = await rig({ 'a.yaml': pod('a', '10.0.0.1') });
     const aside = `${dir}.aside`;

@@ -34,8 +34,24 @@ describe('the canonical text', () => {
     });
   }
 
-  for (const text of ['', '10.0.0', '10.0.0.256', '10.0.0.01', '0x0a000001', '167772161', '10.0.0.1:80', '[::1]', '::1/128', '10.0.0.1 ', '1::2::3', 'localhost', '::ffff:10.0.0.256', 'g::']) {
-    test(`${JSON.stringify(text)} is refused`, () => assert.throws(() => canonicalIp(text), refusal('CONFIG_INVALID', 'is not an IP address')));
+  for (const text of [
+    '',
+    '10.0.0',
+    '10.0.0.256',
+    '10.0.0.01',
+    '0x0a000001',
+    '167772161',
+    '10.0.0.1:80',
+    '[::1]',
+    '::1/128',
+    '10.0.0.1 ',
+    '1::2::3',
+    'localhost',
+    '::ffff:10.0.0.256',
+    'g::',
+  ]) {
+    test(`${JSON.stringify(text)} is refused`, () =>
+      assert.throws(() => canonicalIp(text), refusal('CONFIG_INVALID', 'is not an IP address')));
   }
 });
 
@@ -48,7 +64,7 @@ describe('bytes', () => {
     '::1': `${'0'.repeat(31)}1`,
     'fd00::1': `fd00${'0'.repeat(27)}1`,
     '8000::': `8${'0'.repeat(31)}`,
-    '2001:db8::ff:0': '20010db80000000000000000000000ff0000'.slice(0, 24) + '00ff0000',
+    '2001:db8::ff:0': `20010db8${'0'.repeat(16)}00ff0000`,
     'ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff': 'f'.repeat(32),
   };
   for (const [text, hex] of Object.entries(cases)) {
@@ -63,7 +79,8 @@ describe('bytes', () => {
   });
 
   for (const length of [0, 1, 3, 5, 8, 15, 17, 32]) {
-    test(`${length} bytes are refused`, () => assert.throws(() => ipFromBytes(new Uint8Array(length)), refusal('CONFIG_INVALID', `${length} bytes`)));
+    test(`${length} bytes are refused`, () =>
+      assert.throws(() => ipFromBytes(new Uint8Array(length)), refusal('CONFIG_INVALID', `${length} bytes`)));
   }
 
   test('any four or sixteen bytes have a canonical text and come back from it', () => {

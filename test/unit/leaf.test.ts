@@ -6,7 +6,18 @@ import { describe, test } from 'node:test';
 import { bitString, boolean, extension, sequence } from '../../src/spiffe/der-builder.ts';
 import { readLeaf, uriSans } from '../../src/spiffe/leaf.ts';
 import { TestCa } from '../support/pki.ts';
-import { basicConstraints, dns, email, ip, keyUsage, rawCertificate, rawExtension, subjectAltName, uri, usage } from '../support/raw-certificate.ts';
+import {
+  basicConstraints,
+  dns,
+  email,
+  ip,
+  keyUsage,
+  rawCertificate,
+  rawExtension,
+  subjectAltName,
+  uri,
+  usage,
+} from '../support/raw-certificate.ts';
 import { refusal } from '../support/refusal.ts';
 
 const ID = 'spiffe://cluster.local/ns/foo/sa/sleep';
@@ -70,11 +81,14 @@ describe('refused as no leaf', () => {
   const cases: Readonly<Record<string, readonly [extensions: Parameters<typeof rawCertificate>, says: string | RegExp]>> = {
     'CA:TRUE': [[basicConstraints(true), signs, san], 'a CA certificate may not be used as a leaf'],
     'CA:TRUE with keyCertSign, a whole CA': [[basicConstraints(true), keyUsage(usage.digitalSignature | usage.keyCertSign), san], 'CA'],
-    'keyCertSign': [[noCa, keyUsage(usage.digitalSignature | usage.keyCertSign), san], 'keyCertSign or cRLSign'],
-    'cRLSign': [[noCa, keyUsage(usage.digitalSignature | usage.cRLSign), san], 'keyCertSign or cRLSign'],
+    keyCertSign: [[noCa, keyUsage(usage.digitalSignature | usage.keyCertSign), san], 'keyCertSign or cRLSign'],
+    cRLSign: [[noCa, keyUsage(usage.digitalSignature | usage.cRLSign), san], 'keyCertSign or cRLSign'],
     'no key usage': [[noCa, san], 'lacks digitalSignature'],
     'key usage without digitalSignature': [[noCa, keyUsage(usage.keyEncipherment), san], 'lacks digitalSignature'],
-    'key usage without a bit': [[noCa, extension('2.5.29.15', { critical: true, value: bitString(Buffer.alloc(0)) }), san], /key usage|DER/],
+    'key usage without a bit': [
+      [noCa, extension('2.5.29.15', { critical: true, value: bitString(Buffer.alloc(0)) }), san],
+      /key usage|DER/,
+    ],
     'two subjectAltNames': [[noCa, signs, san, subjectAltName(uri('spiffe://cluster.local/ns/bar/sa/admin'))], '2.5.29.17 stands twice'],
     'two key usages, the first of them harmless': [[noCa, signs, keyUsage(usage.keyCertSign), san], '2.5.29.15 stands twice'],
     'two basic constraints': [[noCa, basicConstraints(true), signs, san], '2.5.29.19 stands twice'],
@@ -84,7 +98,11 @@ describe('refused as no leaf', () => {
     ],
     'a SAN that is not DER': [[noCa, signs, rawExtension('2.5.29.17', Buffer.from('308086'.concat('00'), 'hex'))], 'not well-formed DER'],
     'a SAN with bytes after it': [
-      [noCa, signs, rawExtension('2.5.29.17', Buffer.concat([Buffer.of(0x30, ID.length + 2, 0x86, ID.length), Buffer.from(ID), Buffer.of(0)]))],
+      [
+        noCa,
+        signs,
+        rawExtension('2.5.29.17', Buffer.concat([Buffer.of(0x30, ID.length + 2, 0x86, ID.length), Buffer.from(ID), Buffer.of(0)])),
+      ],
       'not well-formed DER',
     ],
     'a key usage that is not DER': [[noCa, rawExtension('2.5.29.15', Buffer.from('ff', 'hex')), san], 'not well-formed DER'],

@@ -16,7 +16,11 @@ const mesh = (fields: Partial<PeerAuthentication>, name = 'mesh') => object(name
 const workload = (fields: Partial<PeerAuthentication>, name = 'w') => object(name, { selector: labels({ app: 'web' }), ...fields });
 
 function resolve(all: readonly PeerAuthentication[], subject: { namespace?: string; labels?: Readonly<Record<string, string>> } = {}) {
-  return resolvePeerAuthentication(all, { rootNamespace: ROOT, namespace: subject.namespace ?? 'foo', labels: labels(subject.labels ?? { app: 'web', version: 'v1' }) });
+  return resolvePeerAuthentication(all, {
+    rootNamespace: ROOT,
+    namespace: subject.namespace ?? 'foo',
+    labels: labels(subject.labels ?? { app: 'web', version: 'v1' }),
+  });
 }
 
 describe('the workload as a whole', () => {
@@ -37,17 +41,33 @@ describe('the workload as a whole', () => {
     ],
     'the namespace UNSET inherits the mesh': [[mesh({ mode: 'STRICT' }), object('n')], 'STRICT', 'PeerAuthentication istio-system/mesh'],
     'the workload UNSET inherits the namespace': [[object('n', { mode: 'STRICT' }), workload({})], 'STRICT', 'PeerAuthentication foo/n'],
-    'both UNSET inherit the mesh': [[mesh({ mode: 'DISABLE' }), object('n'), workload({})], 'DISABLE', 'PeerAuthentication istio-system/mesh'],
+    'both UNSET inherit the mesh': [
+      [mesh({ mode: 'DISABLE' }), object('n'), workload({})],
+      'DISABLE',
+      'PeerAuthentication istio-system/mesh',
+    ],
     'all UNSET: the default': [[mesh({}), object('n'), workload({})], 'PERMISSIVE', 'default'],
     "another namespace's is not ours": [[object('n', { namespace: 'bar', mode: 'STRICT' })], 'PERMISSIVE', 'default'],
-    "another namespace's workload object with our labels is not ours": [[workload({ namespace: 'bar', mode: 'STRICT' })], 'PERMISSIVE', 'default'],
+    "another namespace's workload object with our labels is not ours": [
+      [workload({ namespace: 'bar', mode: 'STRICT' })],
+      'PERMISSIVE',
+      'default',
+    ],
     'the oldest of a namespace wins, though it is the laxer': [
       [object('a', { mode: 'STRICT', createdAt: 2 }), object('b', { mode: 'PERMISSIVE', createdAt: 1 })],
       'PERMISSIVE',
       'PeerAuthentication foo/b',
     ],
-    'the oldest of the mesh wins': [[mesh({ mode: 'DISABLE', createdAt: 9 }, 'a'), mesh({ mode: 'STRICT', createdAt: 3 }, 'z')], 'STRICT', 'PeerAuthentication istio-system/z'],
-    'the oldest of the workload wins': [[workload({ mode: 'DISABLE', createdAt: 9 }, 'a'), workload({ mode: 'STRICT', createdAt: 3 }, 'z')], 'STRICT', 'PeerAuthentication foo/z'],
+    'the oldest of the mesh wins': [
+      [mesh({ mode: 'DISABLE', createdAt: 9 }, 'a'), mesh({ mode: 'STRICT', createdAt: 3 }, 'z')],
+      'STRICT',
+      'PeerAuthentication istio-system/z',
+    ],
+    'the oldest of the workload wins': [
+      [workload({ mode: 'DISABLE', createdAt: 9 }, 'a'), workload({ mode: 'STRICT', createdAt: 3 }, 'z')],
+      'STRICT',
+      'PeerAuthentication foo/z',
+    ],
     'an older namespace object does not win over a younger workload object': [
       [object('n', { mode: 'DISABLE', createdAt: 1 }), workload({ mode: 'STRICT', createdAt: 9 })],
       'STRICT',
@@ -58,17 +78,36 @@ describe('the workload as a whole', () => {
       'STRICT',
       'PeerAuthentication istio-system/mesh',
     ],
-    'of equal age the name decides': [[object('b', { mode: 'STRICT' }), object('a', { mode: 'DISABLE' })], 'DISABLE', 'PeerAuthentication foo/a'],
-    'of equal age the name decides, in the other order too': [[object('a', { mode: 'DISABLE' }), object('b', { mode: 'STRICT' })], 'DISABLE', 'PeerAuthentication foo/a'],
+    'of equal age the name decides': [
+      [object('b', { mode: 'STRICT' }), object('a', { mode: 'DISABLE' })],
+      'DISABLE',
+      'PeerAuthentication foo/a',
+    ],
+    'of equal age the name decides, in the other order too': [
+      [object('a', { mode: 'DISABLE' }), object('b', { mode: 'STRICT' })],
+      'DISABLE',
+      'PeerAuthentication foo/a',
+    ],
     'a selector needs every one of its labels': [
       [workload({ mode: 'STRICT', selector: labels({ app: 'web', version: 'v2' }) })],
       'PERMISSIVE',
       'default',
     ],
-    'a selector with every label met': [[workload({ mode: 'STRICT', selector: labels({ app: 'web', version: 'v1' }) })], 'STRICT', 'PeerAuthentication foo/w'],
-    'a selector with a label that the workload has not': [[workload({ mode: 'STRICT', selector: labels({ tier: '' }) })], 'PERMISSIVE', 'default'],
+    'a selector with every label met': [
+      [workload({ mode: 'STRICT', selector: labels({ app: 'web', version: 'v1' }) })],
+      'STRICT',
+      'PeerAuthentication foo/w',
+    ],
+    'a selector with a label that the workload has not': [
+      [workload({ mode: 'STRICT', selector: labels({ tier: '' }) })],
+      'PERMISSIVE',
+      'default',
+    ],
     'an older workload object for another workload does not count': [
-      [workload({ mode: 'DISABLE', createdAt: 1, selector: labels({ app: 'other' }) }, 'other'), workload({ mode: 'STRICT', createdAt: 5 })],
+      [
+        workload({ mode: 'DISABLE', createdAt: 1, selector: labels({ app: 'other' }) }, 'other'),
+        workload({ mode: 'STRICT', createdAt: 5 }),
+      ],
       'STRICT',
       'PeerAuthentication foo/w',
     ],
@@ -83,7 +122,10 @@ describe('the workload as a whole', () => {
   }
 
   test('a workload in the root namespace: the mesh object is its namespace object too, and counts once', () => {
-    assert.deepEqual(resolve([mesh({ mode: 'STRICT' })], { namespace: ROOT }).inbound, { mode: 'STRICT', source: 'PeerAuthentication istio-system/mesh' });
+    assert.deepEqual(resolve([mesh({ mode: 'STRICT' })], { namespace: ROOT }).inbound, {
+      mode: 'STRICT',
+      source: 'PeerAuthentication istio-system/mesh',
+    });
   });
 
   test('without labels only wide objects hold', () => {
@@ -127,7 +169,8 @@ describe('a port', () => {
 
   test('that nobody names is the workload as a whole', () => {
     const resolved = resolve([workload({ mode: 'STRICT', portModes })]);
-    for (const port of [1, 81, 8080, 65535]) assert.equal(switchFor({ workload: 'w', outbound: 'ALLOW_ANY', ...resolved }, port).mode, 'STRICT');
+    for (const port of [1, 81, 8080, 65535])
+      assert.equal(switchFor({ workload: 'w', outbound: 'ALLOW_ANY', ...resolved }, port).mode, 'STRICT');
   });
 
   test('of the oldest workload object alone: a younger one adds none', () => {

@@ -52,14 +52,20 @@ describe("a service's address", () => {
 
   test('each endpoint has a target port of its own, as named ports allow', () => {
     const registry = new Registry({
-      workloads: [workload('a'), workload('b', { addresses: ['10.0.0.2'], services: new Map([[KEY, [{ servicePort: 80, targetPort: 9090 }]]]) })],
+      workloads: [
+        workload('a'),
+        workload('b', { addresses: ['10.0.0.2'], services: new Map([[KEY, [{ servicePort: 80, targetPort: 9090 }]]]) }),
+      ],
       services: [service()],
     });
     assert.deepEqual(endpoints(registry), ['a 10.0.0.1 8080', 'b 10.0.0.2 9090']);
   });
 
   test('on a port that an endpoint does not have leaves that endpoint out', () => {
-    const registry = new Registry({ workloads: [workload('a'), workload('b', { addresses: ['10.0.0.2'], services: new Map([[KEY, []]]) })], services: [service()] });
+    const registry = new Registry({
+      workloads: [workload('a'), workload('b', { addresses: ['10.0.0.2'], services: new Map([[KEY, []]]) })],
+      services: [service()],
+    });
     assert.deepEqual(endpoints(registry), ['a 10.0.0.1 8080']);
   });
 
@@ -70,18 +76,29 @@ describe("a service's address", () => {
   });
 
   test('leaves unhealthy endpoints out, also when none is left', () => {
-    const registry = new Registry({ workloads: [workload('a'), workload('b', { addresses: ['10.0.0.2'], healthy: false })], services: [service()] });
+    const registry = new Registry({
+      workloads: [workload('a'), workload('b', { addresses: ['10.0.0.2'], healthy: false })],
+      services: [service()],
+    });
     assert.deepEqual(endpoints(registry), ['a 10.0.0.1 8080']);
     assert.deepEqual(endpoints(new Registry({ workloads: [workload('a', { healthy: false })], services: [service()] })), []);
   });
 
   test("prefers the caller's address family and takes what there is", () => {
     const registry = new Registry({
-      workloads: [workload('dual', { addresses: ['10.0.0.1', 'fd00::1'] }), workload('six', { addresses: ['fd00::2'] }), workload('four', { addresses: ['10.0.0.3'] })],
+      workloads: [
+        workload('dual', { addresses: ['10.0.0.1', 'fd00::1'] }),
+        workload('six', { addresses: ['fd00::2'] }),
+        workload('four', { addresses: ['10.0.0.3'] }),
+      ],
       services: [service()],
     });
     assert.deepEqual(endpoints(registry), ['dual 10.0.0.1 8080', 'six fd00::2 8080', 'four 10.0.0.3 8080']);
-    assert.deepEqual(endpoints(registry, { address: 'fd00:96::1', port: 80 }), ['dual fd00::1 8080', 'six fd00::2 8080', 'four 10.0.0.3 8080']);
+    assert.deepEqual(endpoints(registry, { address: 'fd00:96::1', port: 80 }), [
+      'dual fd00::1 8080',
+      'six fd00::2 8080',
+      'four 10.0.0.3 8080',
+    ]);
   });
 
   test('leaves out a pod that has no address yet', () => {
@@ -89,7 +106,12 @@ describe("a service's address", () => {
   });
 
   test('does not take in the endpoints of a service of the same name in another namespace', () => {
-    const other = service({ key: 'bar/web.bar.svc.cluster.local', namespace: 'bar', hostname: 'web.bar.svc.cluster.local', addresses: ['10.96.0.2'] });
+    const other = service({
+      key: 'bar/web.bar.svc.cluster.local',
+      namespace: 'bar',
+      hostname: 'web.bar.svc.cluster.local',
+      addresses: ['10.96.0.2'],
+    });
     const registry = new Registry({ workloads: [workload('a')], services: [service(), other] });
     assert.deepEqual(endpoints(registry, { address: '10.96.0.2', port: 80 }), []);
   });
@@ -126,7 +148,10 @@ describe("a pod's address", () => {
   });
 
   test('of a service that is not registered is that pod without a service', () => {
-    assert.equal(resolve({ address: '10.0.0.1', port: 8080 }, new Registry({ workloads: [workload('a')], services: [] })).service, undefined);
+    assert.equal(
+      resolve({ address: '10.0.0.1', port: 8080 }, new Registry({ workloads: [workload('a')], services: [] })).service,
+      undefined,
+    );
   });
 });
 

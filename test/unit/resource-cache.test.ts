@@ -7,7 +7,8 @@ import { ResourceCache } from '../../src/discovery/resource-cache.ts';
 const TYPE = 'type.googleapis.com/a';
 const bytes = (text: string) => Buffer.from(text);
 const all = (of: Readonly<Record<string, string>>) => new Map(Object.entries(of).map(([name, text]) => [name, bytes(text)]));
-const held = (cache: ResourceCache) => Object.fromEntries([...(cache.resources(TYPE) ?? [])].map(([name, { value }]) => [name, Buffer.from(value).toString()]));
+const held = (cache: ResourceCache) =>
+  Object.fromEntries([...(cache.resources(TYPE) ?? [])].map(([name, { value }]) => [name, Buffer.from(value).toString()]));
 const version = (cache: ResourceCache, name: string) => cache.resources(TYPE)?.get(name)?.version;
 
 test('a type that was never filled is unknown; one filled with nothing is empty', () => {

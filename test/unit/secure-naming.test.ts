@@ -6,7 +6,11 @@ import type { WorkloadEndpoint } from '../../src/policy/registry.ts';
 import { allowedIdentities, decideSecureNaming } from '../../src/policy/secure-naming.ts';
 import { parseSpiffeId } from '../../src/spiffe/spiffe-id.ts';
 
-const [SLEEP, WEB, EXTRA] = ['spiffe://cluster.local/ns/foo/sa/sleep', 'spiffe://cluster.local/ns/foo/sa/web', 'spiffe://cluster.local/ns/foo/sa/extra'] as const;
+const [SLEEP, WEB, EXTRA] = [
+  'spiffe://cluster.local/ns/foo/sa/sleep',
+  'spiffe://cluster.local/ns/foo/sa/web',
+  'spiffe://cluster.local/ns/foo/sa/extra',
+] as const;
 
 function endpoint(subjectAltNames?: readonly string[]): WorkloadEndpoint {
   const workload = {
@@ -55,7 +59,14 @@ describe('the decision', () => {
     assert.match(verdict.reason, /must be nobody/);
   });
 
-  for (const near of [`${WEB}2`, WEB.slice(0, -1), `${WEB}/x`, WEB.replace('/foo/', '/Foo/'), WEB.replace('cluster.local', 'cluster.local.evil'), 'spiffe://cluster.local']) {
+  for (const near of [
+    `${WEB}2`,
+    WEB.slice(0, -1),
+    `${WEB}/x`,
+    WEB.replace('/foo/', '/Foo/'),
+    WEB.replace('cluster.local', 'cluster.local.evil'),
+    'spiffe://cluster.local',
+  ]) {
     test(`${near} is not ${WEB}`, () => assert.equal(decide([WEB], near).allowed, false));
   }
 

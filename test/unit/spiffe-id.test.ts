@@ -27,7 +27,7 @@ describe('a SPIFFE ID', () => {
   }
 
   const refused: Readonly<Record<string, string>> = {
-    'nothing': '',
+    nothing: '',
     'no trust domain': 'spiffe:///x',
     'another scheme': 'https://cluster.local/ns/foo/sa/sleep',
     'a scheme in upper case': 'SPIFFE://cluster.local/x',
@@ -74,7 +74,10 @@ describe('a SPIFFE ID', () => {
   });
 
   test('is quoted in the refusal so that it cannot forge a log line', () => {
-    assert.throws(() => parseSpiffeId('x\n{"level":"info"}'), (error: Error) => !error.message.includes('\n'));
+    assert.throws(
+      () => parseSpiffeId('x\n{"level":"info"}'),
+      (error: Error) => !error.message.includes('\n'),
+    );
   });
 });
 
@@ -95,13 +98,19 @@ describe("a workload's ID", () => {
     assert.deepEqual(workloadOf(id), { namespace: 'foo', serviceAccount: 'a.b' });
   });
 
-  for (const [namespace, serviceAccount] of [['', 'x'], ['foo', ''], ['..', 'x'], ['foo', '.'], ['a b', 'x'], ['foo', 'x?']] as const) {
+  for (const [namespace, serviceAccount] of [
+    ['', 'x'],
+    ['foo', ''],
+    ['..', 'x'],
+    ['foo', '.'],
+    ['a b', 'x'],
+    ['foo', 'x?'],
+  ] as const) {
     test(`is refused for ${JSON.stringify(namespace)} and ${JSON.stringify(serviceAccount)}`, () => {
       assert.throws(() => workloadSpiffeId({ trustDomain: 'cluster.local', namespace, serviceAccount }), refusal('SPIFFE_ID_INVALID'));
     });
   }
 
-  // FAILS: workloadSpiffeId joins its parts unseen, so a slash in one becomes a path segment (spiffe-id.ts workloadSpiffeId).
   test('is refused when a part would add to the path or the trust domain', () => {
     const good = { trustDomain: 'cluster.local', namespace: 'foo', serviceAccount: 'sleep' };
     for (const bad of [{ trustDomain: 'cluster.local/ns/bar' }, { namespace: 'foo/sa/admin' }, { serviceAccount: 'admin/x' }]) {

@@ -32,7 +32,10 @@ describe('taken', () => {
   test('several, in their order', () => {
     const bundle = parse(ca.rootPem + other.rootPem);
     assert.equal(bundle.authorities.length, 2);
-    assert.deepEqual(pemBlocks(bundle.pem).map(({ text }) => text), [ca.rootPem, other.rootPem]);
+    assert.deepEqual(
+      pemBlocks(bundle.pem).map(({ text }) => text),
+      [ca.rootPem, other.rootPem],
+    );
   });
 
   test('with comments and CRLF; what is handed to TLS is certificates alone', () => {
@@ -48,7 +51,8 @@ describe('taken', () => {
 
 describe('refused', () => {
   for (const pem of ['', 'no roots here', '-----BEGIN CERTIFICATE-----\n', '-----BEGIN CERTIFICATE-----\n-----END X509 CRL-----\n']) {
-    test(`an empty one: ${JSON.stringify(pem.slice(0, 40))}`, () => assert.throws(() => parse(pem), refusal('SECRET_INVALID', 'no PEM certificate')));
+    test(`an empty one: ${JSON.stringify(pem.slice(0, 40))}`, () =>
+      assert.throws(() => parse(pem), refusal('SECRET_INVALID', 'no PEM certificate')));
   }
 
   test('a leaf among roots, by its place', () => {
@@ -57,20 +61,27 @@ describe('refused', () => {
   });
 
   test('a private key among roots, by its place and kind, and without its text', () => {
-    assert.throws(() => parse(ca.rootPem + key), (error: Error) => {
-      refusal('SECRET_INVALID', 'entry 2 is a PRIVATE KEY')(error);
-      assert.ok(!error.message.includes(key.split('\n')[1] ?? ''));
-      return true;
-    });
+    assert.throws(
+      () => parse(ca.rootPem + key),
+      (error: Error) => {
+        refusal('SECRET_INVALID', 'entry 2 is a PRIVATE KEY')(error);
+        assert.ok(!error.message.includes(key.split('\n')[1] ?? ''));
+        return true;
+      },
+    );
   });
 
   test('one unreadable certificate refuses the others with it', () => {
     const cut = other.rootPem.replace(/\n[^\n]{20}/, '\n');
     assert.throws(() => parse(ca.rootPem + cut), refusal('SECRET_INVALID', 'entry 2: not a readable certificate'));
-    assert.throws(() => parse(ca.rootPem + '-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n'), refusal('SECRET_INVALID', 'entry 2'));
+    assert.throws(
+      () => parse(`${ca.rootPem}-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n`),
+      refusal('SECRET_INVALID', 'entry 2'),
+    );
   });
 
-  test('101 certificates', () => assert.throws(() => parse(ca.rootPem.repeat(101)), refusal('SECRET_INVALID', '101 certificates, at most 100')));
+  test('101 certificates', () =>
+    assert.throws(() => parse(ca.rootPem.repeat(101)), refusal('SECRET_INVALID', '101 certificates, at most 100')));
 
   test('a megabyte that only begins like PEM, at once', () => {
     assert.throws(() => parse('-----BEGIN CERTIFICATE-----\n'.repeat(2000)), refusal('SECRET_INVALID'));

@@ -9,21 +9,26 @@ import { loadSync, type MessageTypeDefinition, type PackageDefinition } from '@g
 import { DataSource, Node } from '../../src/wire/gen/envoy/config/core/v3/base.ts';
 import { Secret } from '../../src/wire/gen/envoy/extensions/transport_sockets/tls/v3/secret.ts';
 import { AggregatedDiscoveryServiceService } from '../../src/wire/gen/envoy/service/discovery/v3/ads.ts';
-import { DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse } from '../../src/wire/gen/envoy/service/discovery/v3/discovery.ts';
+import {
+  DeltaDiscoveryRequest,
+  DeltaDiscoveryResponse,
+  DiscoveryRequest,
+  DiscoveryResponse,
+} from '../../src/wire/gen/envoy/service/discovery/v3/discovery.ts';
 import { SecretDiscoveryServiceService } from '../../src/wire/gen/envoy/service/secret/v3/sds.ts';
 import { Status } from '../../src/wire/gen/google/rpc/status.ts';
-import { IstioCertificateRequest, IstioCertificateResponse, IstioCertificateServiceService } from '../../src/wire/gen/istio/v1/auth/citadel.ts';
+import {
+  IstioCertificateRequest,
+  IstioCertificateResponse,
+  IstioCertificateServiceService,
+} from '../../src/wire/gen/istio/v1/auth/citadel.ts';
 import { Address, TunnelProtocol, WorkloadStatus } from '../../src/wire/gen/istio/workload/workload.ts';
 
 const deps = join(dirname(fileURLToPath(import.meta.resolve('@grpc/grpc-js-xds/package.json'))), 'deps');
 let full: PackageDefinition;
 before(() => {
   full = loadSync(
-    [
-      'envoy/service/discovery/v3/ads.proto',
-      'envoy/service/secret/v3/sds.proto',
-      'envoy/extensions/transport_sockets/tls/v3/secret.proto',
-    ],
+    ['envoy/service/discovery/v3/ads.proto', 'envoy/service/secret/v3/sds.proto', 'envoy/extensions/transport_sockets/tls/v3/secret.proto'],
     {
       includeDirs: ['envoy-api', 'googleapis', 'protoc-gen-validate', 'xds'].map((name) => join(deps, name)),
       bytes: Buffer,
@@ -70,7 +75,13 @@ const any = { typeUrl: 'type.googleapis.com/x', value: Buffer.from('0a01ff', 'he
 const theirAny = { type_url: any.typeUrl, value: any.value };
 const status = { code: 3, message: 'bad \u00fc', details: [any] };
 const theirStatus = { code: 3, message: 'bad \u00fc', details: [theirAny] };
-const node = { id: 'sidecar~10.0.0.1~a.b~c', cluster: 'c', metadata: { A: 'x', B: 1.5, C: true, D: ['y', null], E: { f: 'g' } }, userAgentName: 'handfast', userAgentVersion: '1' };
+const node = {
+  id: 'sidecar~10.0.0.1~a.b~c',
+  cluster: 'c',
+  metadata: { A: 'x', B: 1.5, C: true, D: ['y', null], E: { f: 'g' } },
+  userAgentName: 'handfast',
+  userAgentVersion: '1',
+};
 const theirNode = {
   id: node.id,
   cluster: 'c',
@@ -91,9 +102,16 @@ const pem = Buffer.from('-----BEGIN CERTIFICATE-----\n\u0000\u00ff', 'latin1');
 describe("Envoy's whole protos", () => {
   test('google.rpc.Status', () => pair('google.rpc.Status', Status, status, theirStatus)());
   test('Node', () => pair('envoy.config.core.v3.Node', Node, node, theirNode)());
-  for (const [key, value] of [['filename', '/etc/x'], ['inlineBytes', pem], ['inlineString', 'text'], ['environmentVariable', 'HOME']] as const) {
+  for (const [key, value] of [
+    ['filename', '/etc/x'],
+    ['inlineBytes', pem],
+    ['inlineString', 'text'],
+    ['environmentVariable', 'HOME'],
+  ] as const) {
     test(`DataSource ${key}`, () => {
-      const specifier = (key === 'inlineBytes' ? { $case: key, value: pem } : { $case: key, value: String(value) }) as DataSource['specifier'];
+      const specifier = (
+        key === 'inlineBytes' ? { $case: key, value: pem } : { $case: key, value: String(value) }
+      ) as DataSource['specifier'];
       pair('envoy.config.core.v3.DataSource', DataSource, { specifier }, { [key]: value })();
     });
   }
@@ -107,7 +125,11 @@ describe("Envoy's whole protos", () => {
       { name: 'default', type: { $case: 'tlsCertificate', value } },
       {
         name: 'default',
-        tlsCertificate: { certificateChain: { inlineBytes: pem }, privateKey: { inlineBytes: Buffer.from('key') }, password: { inlineBytes: Buffer.from('pw') } },
+        tlsCertificate: {
+          certificateChain: { inlineBytes: pem },
+          privateKey: { inlineBytes: Buffer.from('key') },
+          password: { inlineBytes: Buffer.from('pw') },
+        },
       },
     )();
   });
@@ -116,19 +138,32 @@ describe("Envoy's whole protos", () => {
     pair(
       'envoy.extensions.transport_sockets.tls.v3.Secret',
       Secret,
-      { name: 'ROOTCA', type: { $case: 'validationContext', value: { trustedCa: { specifier: { $case: 'inlineString', value: 'pem' } } } } },
+      {
+        name: 'ROOTCA',
+        type: { $case: 'validationContext', value: { trustedCa: { specifier: { $case: 'inlineString', value: 'pem' } } } },
+      },
       { name: 'ROOTCA', validationContext: { trustedCa: { inlineString: 'pem' } } },
     )();
   });
 
   test('DiscoveryRequest', () => {
     const fields = { versionInfo: 'v1', resourceNames: ['default', 'ROOTCA'], typeUrl: 't', responseNonce: 'n' };
-    pair('envoy.service.discovery.v3.DiscoveryRequest', DiscoveryRequest, { ...fields, node, errorDetail: status }, { ...fields, node: theirNode, errorDetail: theirStatus })();
+    pair(
+      'envoy.service.discovery.v3.DiscoveryRequest',
+      DiscoveryRequest,
+      { ...fields, node, errorDetail: status },
+      { ...fields, node: theirNode, errorDetail: theirStatus },
+    )();
   });
 
   test('DiscoveryResponse', () => {
     const fields = { versionInfo: 'v1', typeUrl: 't', nonce: 'n' };
-    pair('envoy.service.discovery.v3.DiscoveryResponse', DiscoveryResponse, { ...fields, resources: [any, any] }, { ...fields, resources: [theirAny, theirAny] })();
+    pair(
+      'envoy.service.discovery.v3.DiscoveryResponse',
+      DiscoveryResponse,
+      { ...fields, resources: [any, any] },
+      { ...fields, resources: [theirAny, theirAny] },
+    )();
   });
 
   test('DeltaDiscoveryRequest', () => {
@@ -139,7 +174,12 @@ describe("Envoy's whole protos", () => {
       initialResourceVersions: { a: '1', 'ns/host': '2' },
       responseNonce: 'n',
     };
-    pair('envoy.service.discovery.v3.DeltaDiscoveryRequest', DeltaDiscoveryRequest, { ...fields, node, errorDetail: status }, { ...fields, node: theirNode, errorDetail: theirStatus })();
+    pair(
+      'envoy.service.discovery.v3.DeltaDiscoveryRequest',
+      DeltaDiscoveryRequest,
+      { ...fields, node, errorDetail: status },
+      { ...fields, node: theirNode, errorDetail: theirStatus },
+    )();
   });
 
   test('DeltaDiscoveryResponse and Resource', () => {
@@ -156,7 +196,13 @@ describe("Envoy's whole protos", () => {
   test('a message of Envoy with fields that we trimmed away is read for what we know', () => {
     const bytes = upstream('envoy.service.discovery.v3.DiscoveryRequest').serialize({
       versionInfo: 'v',
-      node: { id: 'n', locality: { region: 'r' }, userAgentBuildVersion: { version: { majorNumber: 1 } }, clientFeatures: ['f'], extensions: [{ name: 'e' }] },
+      node: {
+        id: 'n',
+        locality: { region: 'r' },
+        userAgentBuildVersion: { version: { majorNumber: 1 } },
+        clientFeatures: ['f'],
+        extensions: [{ name: 'e' }],
+      },
       resourceNames: ['a'],
       resourceLocators: [{ name: 'l' }],
       typeUrl: 't',
@@ -166,7 +212,11 @@ describe("Envoy's whole protos", () => {
     assert.deepEqual([read.versionInfo, read.typeUrl, read.resourceNames], ['v', 't', ['a']]);
     const secret = upstream('envoy.extensions.transport_sockets.tls.v3.Secret').serialize({
       name: 'ROOTCA',
-      validationContext: { trustedCa: { inlineString: 'x' }, matchTypedSubjectAltNames: [{ sanType: 'URI', matcher: { exact: 'spiffe://a/b' } }], allowExpiredCertificate: true },
+      validationContext: {
+        trustedCa: { inlineString: 'x' },
+        matchTypedSubjectAltNames: [{ sanType: 'URI', matcher: { exact: 'spiffe://a/b' } }],
+        allowExpiredCertificate: true,
+      },
     });
     assert.deepEqual(Secret.decode(secret), {
       name: 'ROOTCA',
@@ -175,17 +225,26 @@ describe("Envoy's whole protos", () => {
   });
 
   test('a secret of a kind that we do not read is one without a type, not another kind', () => {
-    const bytes = upstream('envoy.extensions.transport_sockets.tls.v3.Secret').serialize({ name: 'default', genericSecret: { secret: { inlineString: 'x' } } });
+    const bytes = upstream('envoy.extensions.transport_sockets.tls.v3.Secret').serialize({
+      name: 'default',
+      genericSecret: { secret: { inlineString: 'x' } },
+    });
     assert.deepEqual(Secret.decode(bytes), { name: 'default', type: undefined });
   });
 
   test('the methods have the paths that Envoy, SPIRE and istiod serve', () => {
-    assert.equal(AggregatedDiscoveryServiceService.deltaAggregatedResources.path, '/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources');
+    assert.equal(
+      AggregatedDiscoveryServiceService.deltaAggregatedResources.path,
+      '/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources',
+    );
     assert.equal(SecretDiscoveryServiceService.streamSecrets.path, '/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets');
     assert.equal(IstioCertificateServiceService.createCertificate.path, '/istio.v1.auth.IstioCertificateService/CreateCertificate');
-    const theirs = full['envoy.service.discovery.v3.AggregatedDiscoveryService'] as Record<string, { path: string; requestStream: boolean; responseStream: boolean }>;
-    assert.equal(theirs['DeltaAggregatedResources']?.path, AggregatedDiscoveryServiceService.deltaAggregatedResources.path);
-    assert.ok(theirs['DeltaAggregatedResources']?.requestStream && theirs['DeltaAggregatedResources'].responseStream);
+    const theirs = full['envoy.service.discovery.v3.AggregatedDiscoveryService'] as Record<
+      string,
+      { path: string; requestStream: boolean; responseStream: boolean }
+    >;
+    assert.equal(theirs.DeltaAggregatedResources?.path, AggregatedDiscoveryServiceService.deltaAggregatedResources.path);
+    assert.ok(theirs.DeltaAggregatedResources?.requestStream && theirs.DeltaAggregatedResources.responseStream);
   });
 });
 
@@ -244,7 +303,24 @@ describe('bytes pinned by hand', () => {
     assert.equal(hex(Address.encode(message).finish()), hex(expected));
     assert.deepEqual(Address.decode(expected), message);
     // Once in full, so that the helper above cannot be wrong in the same way as the code.
-    assert.equal(hex(expected), '0a2c' + '0a016e' + '12026e73' + '1a040a000001' + '2802' + '32027464' + '3a027361' + '880101' + 'a2010175' + 'b2010b' + '0a016b' + '1206' + '0a04' + '0850' + '105a');
+    assert.equal(
+      hex(expected),
+      '0a2c' +
+        '0a016e' +
+        '12026e73' +
+        '1a040a000001' +
+        '2802' +
+        '32027464' +
+        '3a027361' +
+        '880101' +
+        'a2010175' +
+        'b2010b' +
+        '0a016b' +
+        '1206' +
+        '0a04' +
+        '0850' +
+        '105a',
+    );
   });
 
   test('istio.workload.Address with a service', () => {

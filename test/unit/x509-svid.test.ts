@@ -94,7 +94,10 @@ describe('taken', () => {
 describe('refused', () => {
   test('a key of another certificate', async () => {
     const other = await ca.svid(ID);
-    assert.throws(() => parseX509Svid({ chain: good.chain, key: other.key }), refusal('SECRET_INVALID', 'does not belong to the certificate'));
+    assert.throws(
+      () => parseX509Svid({ chain: good.chain, key: other.key }),
+      refusal('SECRET_INVALID', 'does not belong to the certificate'),
+    );
     assert.ok(parseX509Svid(other));
   });
 
@@ -108,7 +111,12 @@ describe('refused', () => {
     assert.throws(() => parseX509Svid({ chain: good.chain, key }), refusal('SECRET_INVALID', 'private key'));
   });
 
-  for (const chain of ['', 'nothing of the kind', '-----BEGIN CERTIFICATE-----\n', '-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n']) {
+  for (const chain of [
+    '',
+    'nothing of the kind',
+    '-----BEGIN CERTIFICATE-----\n',
+    '-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n',
+  ]) {
     test(`an empty chain: ${JSON.stringify(chain.slice(0, 30))}`, () => {
       assert.throws(() => parseX509Svid({ chain, key: good.key }), refusal('SECRET_INVALID', 'the certificate chain is empty'));
     });
@@ -143,14 +151,21 @@ describe('refused', () => {
     const key = createPrivateKey(good.key).export({ type: 'sec1', format: 'pem', cipher: 'aes-256-cbc', passphrase }).toString();
     assert.match(key, /Proc-Type: 4,ENCRYPTED/);
     for (const text of [key, key.replaceAll('\n', '\r\n')]) {
-      assert.throws(() => parseX509Svid({ chain: good.chain, key: text }), refusal('SECRET_INVALID', 'is encrypted', 'send it unencrypted'));
+      assert.throws(
+        () => parseX509Svid({ chain: good.chain, key: text }),
+        refusal('SECRET_INVALID', 'is encrypted', 'send it unencrypted'),
+      );
     }
   });
 
   test('nothing of the key stands in any refusal', async () => {
     const other = await ca.svid(ID);
     const secret = good.key.split('\n')[1] ?? '';
-    for (const pem of [{ chain: other.chain, key: good.key }, { chain: good.key, key: good.key }, { chain: good.chain, key: good.key.replace('MIG', 'AAA') }]) {
+    for (const pem of [
+      { chain: other.chain, key: good.key },
+      { chain: good.key, key: good.key },
+      { chain: good.chain, key: good.key.replace('MIG', 'AAA') },
+    ]) {
       assert.throws(
         () => parseX509Svid(pem),
         (error: Error) => !`${error.message}${String(error.cause)}`.includes(secret.slice(10, 40)),

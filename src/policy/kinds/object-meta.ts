@@ -17,7 +17,8 @@ export const objectMeta = z.strictObject({
   namespace: dnsLabel.default('default'),
   labels: labels.default({}),
   annotations: labels.default({}),
-  creationTimestamp: z.iso.datetime({ offset: true }).optional(),
+  // kubectl's dry run writes null.
+  creationTimestamp: z.iso.datetime({ offset: true }).nullish(),
   uid: z.string().optional(),
   resourceVersion: z.string().optional(),
   generation: z.int().optional(),

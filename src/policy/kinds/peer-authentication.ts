@@ -16,7 +16,7 @@ export const peerAuthenticationSchema = z
       .strictObject({
         selector: z.strictObject({ matchLabels: labels.default({}) }).optional(),
         mtls: mutualTls.optional(),
-        portLevelMtls: z.record(z.string().regex(/^[0-9]+$/, 'a port number'), mutualTls).optional(),
+        portLevelMtls: z.record(z.string().regex(/^(0|[1-9][0-9]*)$/, 'a port number, without leading zeros'), mutualTls).optional(),
       })
       .default({}),
     status: z.unknown().optional(),
@@ -36,7 +36,7 @@ export function peerAuthenticationOf({ metadata, spec }: z.infer<typeof peerAuth
     name: metadata.name,
     namespace: metadata.namespace,
     // Without a creation time an object counts as the newest; names settle ties.
-    createdAt: metadata.creationTimestamp === undefined ? Number.MAX_SAFE_INTEGER : Date.parse(metadata.creationTimestamp),
+    createdAt: metadata.creationTimestamp == null ? Number.MAX_SAFE_INTEGER : Date.parse(metadata.creationTimestamp),
     selector: selector.size === 0 ? undefined : selector,
     mode: modeOf(spec.mtls),
     portModes: new Map(Object.entries(spec.portLevelMtls ?? {}).map(([port, mtls]) => [Number(port), modeOf(mtls)])),

@@ -7,14 +7,17 @@ import { labels, objectMeta, port, serviceAccountName } from './object-meta.ts';
 /** On a pod this label says that a sidecar in it speaks mTLS; the injector sets it. */
 export const TLS_MODE_LABEL = 'security.istio.io/tlsMode';
 
-export const ipAddress = z.string().transform((text, context) => {
+const ipAddress = z.string().transform(readIp);
+
+/** Canonical text, or an issue that says what is wrong: for a schema's transform. */
+export function readIp(text: string, context: z.core.$RefinementCtx<string>): string {
   try {
     return canonicalIp(text);
   } catch {
     context.addIssue({ code: 'custom', message: `${JSON.stringify(text)} is not an IP address` });
     return z.NEVER;
   }
-});
+}
 
 export const podSchema = z.strictObject({
   apiVersion: z.enum(['v1']),

@@ -4,12 +4,13 @@ import { z } from 'zod';
 import { messageOf } from '../../errors.ts';
 import { parseSpiffeId } from '../../spiffe/spiffe-id.ts';
 import { labels, objectMeta, port } from './object-meta.ts';
-import { ipAddress } from './pod.ts';
+import { readIp } from './pod.ts';
 
 /** Further SPIFFE IDs that the service's servers may prove, comma-separated. */
 export const SUBJECT_ALT_NAMES_ANNOTATION = 'handfast.io/subject-alt-names';
 
-const clusterIp = z.union([z.enum(['None', '']), ipAddress]);
+/** `None` and the empty string mean that the service has no address of its own. */
+const clusterIp = z.string().transform((text, context) => (text === 'None' || text === '' ? text : readIp(text, context)));
 
 export const serviceSchema = z.strictObject({
   apiVersion: z.enum(['v1']),
