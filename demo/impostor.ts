@@ -10,12 +10,12 @@ import { runSdsClient } from '../src/discovery/sds-client.ts';
 import { Snapshot } from '../src/snapshot.ts';
 import type { Identity } from '../src/spiffe/identity.ts';
 import { chooseAlpn } from '../src/tls/alpn.ts';
-import { contextOptions } from '../src/tls/context.ts';
+import { clientContext, contextOptions } from '../src/tls/context.ts';
 
 const [agent = '', tokenFile = '', host = '', port = ''] = process.argv.slice(2);
 const log = pino({ level: 'silent' });
 const identity = new Snapshot<Identity>();
-const source = new IdentitySource({ identity, log, now: Date.now });
+const source = new IdentitySource({ identity, prove: clientContext, log, now: Date.now });
 const http = createHttpServer((_request, response) => response.end('{"impostor":true}\n'));
 
 const unsubscribe = identity.subscribe((first) => {

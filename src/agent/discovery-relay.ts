@@ -13,17 +13,25 @@ export function addDiscoveryRelay(server: Server, deps: { sessions: WorkloadSess
     deltaAggregatedResources: (call: DeltaStream) => {
       const session = openSession(call, deps.sessions);
       if (session === undefined) return;
-      call.on('end', session.release);
-      call.on('cancelled', session.release);
-      call.on('error', session.release);
+      let ended = false;
+      const end = () => {
+        ended = true;
+        session.release();
+      };
+      call.on('end', end);
+      call.on('cancelled', end);
+      call.on('error', end);
       // Requests wait in the stream until the token is proven.
       call.pause();
       session.rotator.ready.then(
         ({ svid }) => {
+          if (ended) return;
           serveDeltaStream(call, { cache: deps.cache, peer: svid.id.uri, log: deps.log });
           call.resume();
         },
-        (error) => call.emit('error', refusalStatus(error)),
+        (error) => {
+          if (!ended) call.emit('error', refusalStatus(error));
+        },
       );
     },
   };

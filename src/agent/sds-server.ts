@@ -70,42 +70,40 @@ function serveSds(call: SdsStream, deps: { sessions: WorkloadSessions; log: Log 
     session.release();
   };
 
+  // A token that is refused ends the stream, also one that never asks for anything.
+  rotator.ready.catch((error) => {
+    if (!ended) call.emit('error', refusalStatus(error));
+  });
+  const answer = (request: DiscoveryRequest, identity: Identity) => {
+    const { id } = identity.svid;
+    if (request.errorDetail !== undefined) {
+      deps.log.warn(
+        { spiffeId: id.uri, version: request.versionInfo, reason: request.errorDetail.message },
+        'secret refused by the workload (NACK)',
+      );
+      return;
+    }
+    // An answer to an older response says nothing about the latest one.
+    if (request.responseNonce !== '' && request.responseNonce !== nonce) return;
+    const asked = request.resourceNames;
+    const foreign = asked.find((name) => name !== secretNames.svid && name !== secretNames.bundle && name !== id.uri);
+    if (foreign !== undefined) {
+      deps.log.warn({ spiffeId: id.uri, asked: foreign }, 'a stream asked for an identity its token does not prove');
+      const details = `${JSON.stringify(foreign)}: this token proves ${id.uri}; ask for default, ROOTCA or that ID`;
+      call.emit('error', statusError(status.PERMISSION_DENIED, details));
+      return;
+    }
+    if (sameNames(asked, names)) return;
+    names = [...asked];
+    push(identity);
+  };
+
   call.on('data', (request: DiscoveryRequest) => {
     rotator.ready.then(
       (first) => {
-        if (ended) return;
-        const identity = rotator.identity.current ?? first;
-        const { id } = identity.svid;
-        if (request.errorDetail !== undefined) {
-          deps.log.warn(
-            { spiffeId: id.uri, version: request.versionInfo, reason: request.errorDetail.message },
-            'secret refused by the workload (NACK)',
-          );
-          return;
-        }
-        // An answer to an older response says nothing about the latest one.
-        if (request.responseNonce !== '' && request.responseNonce !== nonce) return;
-        const asked = request.resourceNames;
-        const foreign = asked.find((name) => name !== secretNames.svid && name !== secretNames.bundle && name !== id.uri);
-        if (foreign !== undefined) {
-          deps.log.warn({ spiffeId: id.uri, asked: foreign }, 'a stream asked for an identity its token does not prove');
-          call.emit(
-            'error',
-            statusError(
-              status.PERMISSION_DENIED,
-              `${JSON.stringify(foreign)}: this token proves ${id.uri}; ask for default, ROOTCA or that ID`,
-            ),
-          );
-          return;
-        }
-        if (sameNames(asked, names)) return;
-        names = [...asked];
-        push(identity);
+        if (!ended) answer(request, rotator.identity.current ?? first);
       },
-      (error) => {
-        if (!ended) call.emit('error', refusalStatus(error));
-        end();
-      },
+      () => undefined,
     );
   });
   call.on('end', () => {

@@ -5,7 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import type { CaClient } from '../ca/client.ts';
 import { Backoff } from '../discovery/backoff.ts';
-import { messageOf } from '../errors.ts';
+import { HandfastError, messageOf } from '../errors.ts';
 import type { Log } from '../observe/log.ts';
 import { Snapshot } from '../snapshot.ts';
 import { createCsr } from '../spiffe/csr.ts';
@@ -71,6 +71,9 @@ export class SvidRotator {
             spiffeId: first.svid.id.uri,
             reason: messageOf(error),
             retryInMs: Math.round(waitMs),
+            ...(error instanceof HandfastError && error.code === 'TOKEN_REFUSED'
+              ? { mend: "write a new token to the workload's token file" }
+              : {}),
             certificateDiesInS: Math.round((notAfter - plan.now()) / 1000),
           },
           'certificate not renewed, the old one stays in use',

@@ -33,7 +33,10 @@ export class WorkloadSessions {
       session = { rotator: new SvidRotator({ token, ...this.#deps }), holders: 0 };
       this.#sessions.set(key, session);
       // A refused token is forgotten at once, so that the next stream asks the CA again.
-      session.rotator.ready.catch(() => this.#sessions.delete(key));
+      const refused = session;
+      refused.rotator.ready.catch(() => {
+        if (this.#sessions.get(key) === refused) this.#sessions.delete(key);
+      });
     }
     session.holders++;
     const held = session;

@@ -5,6 +5,7 @@ import { createPrivateKey, generateKeyPair, type KeyObject, X509Certificate } fr
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { HandfastError, messageOf } from '../errors.ts';
+import type { Log } from '../observe/log.ts';
 import { pemBlocks } from '../spiffe/pem.ts';
 import type { SpiffeId } from '../spiffe/spiffe-id.ts';
 import { createCaCertificate, createSvidCertificate, newSerial } from './certificate.ts';
@@ -40,6 +41,7 @@ interface AuthorityOptions {
   readonly dir: string;
   readonly trustDomain: string;
   readonly svidTtlMs: number;
+  readonly log?: Log;
   readonly now: () => number;
 }
 
@@ -92,7 +94,10 @@ export class Authority {
   /** Signs a leaf for `id`, which the caller has proven. A shorter `ttlMs` is honoured, a longer one is not. Throws STATE_INVALID once the CA has expired. */
   async issue(request: { id: SpiffeId; publicKey: KeyObject; ttlMs?: number }): Promise<IssuedSvid> {
     const now = this.#options.now();
-    await this.#renewIntermediate(now);
+    await this.#renewIntermediate(now).catch((error) => {
+      // The old one signs on while it lives; the next request tries again.
+      this.#options.log?.error({ reason: messageOf(error) }, 'intermediate not renewed');
+    });
     const { key, certificatePem, certificate } = this.#intermediate;
     const asked = request.ttlMs !== undefined && request.ttlMs > 0 ? request.ttlMs : this.#options.svidTtlMs;
     const ttl = Math.max(svidTtlBounds.min, Math.min(asked, this.#options.svidTtlMs));

@@ -20,7 +20,13 @@ export interface CaOptions {
 /** Serves until `stop` is called. Only root (or the CA's own user) may open the socket: agents, not workloads. */
 export async function startCa(options: CaOptions): Promise<{ stop(): Promise<void> }> {
   const { log, now } = options;
-  const authority = await Authority.open({ dir: options.stateDir, trustDomain: options.trustDomain, svidTtlMs: options.svidTtlMs, now });
+  const authority = await Authority.open({
+    dir: options.stateDir,
+    trustDomain: options.trustDomain,
+    svidTtlMs: options.svidTtlMs,
+    log,
+    now,
+  });
   const prover = new LocalTokenProver({ key: await openLocalTokenKey(options.stateDir), audience: options.audience, now });
   const server = newServer();
   addCaService(server, { authority, prover, log });

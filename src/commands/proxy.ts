@@ -12,6 +12,7 @@ import { parseProxyConfig } from '../proxy/config.ts';
 import { Sidecar } from '../proxy/sidecar.ts';
 import { Snapshot } from '../snapshot.ts';
 import type { Identity } from '../spiffe/identity.ts';
+import { clientContext } from '../tls/context.ts';
 import { aborted } from './aborted.ts';
 
 /** Runs until the signal aborts and connections are drained. */
@@ -23,7 +24,7 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
   const mesh = new Snapshot<MeshSnapshot>();
   const discovery = new AbortController();
   const token = new TokenFile(config['token-file']);
-  const identitySource = new IdentitySource({ identity, log, now });
+  const identitySource = new IdentitySource({ identity, prove: clientContext, log, now });
   const meshSource = new MeshSource(mesh);
   try {
     await token.start(discovery.signal);

@@ -83,7 +83,9 @@ async function listFiles(root: string): Promise<FileState[]> {
       if (name.startsWith('.')) continue;
       const path = join(dir, name);
       const info = await stat(path);
-      if (info.isDirectory() && depth < MAX_DEPTH) await walk(path, depth + 1);
+      if (info.isDirectory() && depth === MAX_DEPTH)
+        throw new HandfastError('CONFIG_INVALID', `${path}: more than ${MAX_DEPTH} folders deep`);
+      if (info.isDirectory()) await walk(path, depth + 1);
       else if (info.isFile() && /\.(ya?ml|json)$/.test(name)) {
         if (info.size > MAX_FILE_BYTES) throw new HandfastError('CONFIG_INVALID', `${path}: larger than ${MAX_FILE_BYTES} bytes`);
         found.push({ path, state: `${info.ino}:${info.size}:${info.mtimeMs}` });
@@ -95,6 +97,9 @@ async function listFiles(root: string): Promise<FileState[]> {
       ? cause
       : new HandfastError('CONFIG_INVALID', `cannot read ${root}: ${messageOf(cause)}`, { cause });
   });
+  // A failed mount looks like this, and taking it at its word would empty the mesh.
+  if (found.length === 0)
+    throw new HandfastError('CONFIG_INVALID', `${root}: no .yaml, .yml or .json file in it; an empty mesh is a MeshConfig alone`);
   return found;
 }
 

@@ -51,6 +51,11 @@ function parseFile(file: ObjectFile, problems: string[]): Parsed[] {
     problems.push(`${file.name}:1: no object in it; remove the file to remove its objects`);
     return [];
   }
+  // JSON that is cut short does not parse; YAML does, and may mean something else.
+  if (!file.name.endsWith('.json') && !file.text.endsWith('\n')) {
+    problems.push(`${place(file.text.length)}: the last line does not end: half written? End the file with a newline`);
+    return [];
+  }
   return documents.flatMap((document) => {
     const [error] = document.errors;
     if (error !== undefined) {

@@ -44,9 +44,15 @@ function workloadOf(pod: Pod, context: { services: readonly ServiceObject[]; tru
     identity: workloadSpiffeId({ trustDomain: context.trustDomain, namespace, serviceAccount: pod.spec.serviceAccountName }),
     addresses: podAddresses(pod),
     meshed: labels[TLS_MODE_LABEL] === 'istio',
-    healthy: !pod.status.conditions.some((condition) => condition.type === 'Ready' && condition.status !== 'True'),
+    healthy: isHealthy(pod),
     services: new Map(selecting.map((service) => [keyOf(service), portsFor(service, pod)])),
   };
+}
+
+/** Not ending, not ended, and not said to be unready. */
+function isHealthy({ metadata, status }: Pod): boolean {
+  if (metadata.deletionTimestamp != null || status.phase === 'Failed' || status.phase === 'Succeeded') return false;
+  return !status.conditions.some((condition) => condition.type === 'Ready' && condition.status !== 'True');
 }
 
 function serviceOf(service: ServiceObject): Service {

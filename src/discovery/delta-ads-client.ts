@@ -5,7 +5,7 @@ import { messageOf } from '../errors.ts';
 import type { Snapshot } from '../snapshot.ts';
 import { AggregatedDiscoveryServiceClient } from '../wire/gen/envoy/service/discovery/v3/ads.ts';
 import type { DeltaDiscoveryRequest, DeltaDiscoveryResponse } from '../wire/gen/envoy/service/discovery/v3/discovery.ts';
-import { channelOptions } from '../wire/grpc.ts';
+import { registryChannelOptions } from '../wire/grpc.ts';
 import type { ResourceChange } from './resource-cache.ts';
 import { type DiscoveryLog, maintainStream } from './stream.ts';
 
@@ -22,7 +22,7 @@ export interface DeltaAdsClientOptions {
 
 /** Runs until the signal aborts. */
 export async function runDeltaAdsClient(options: DeltaAdsClientOptions): Promise<void> {
-  const client = new AggregatedDiscoveryServiceClient(options.address, credentials.createInsecure(), channelOptions);
+  const client = new AggregatedDiscoveryServiceClient(options.address, credentials.createInsecure(), registryChannelOptions);
   const held = new Map(options.typeUrls.map((typeUrl) => [typeUrl, new Map<string, string>()]));
   const node = { id: options.nodeId, cluster: '', metadata: undefined, userAgentName: 'handfast', userAgentVersion: '' };
 
@@ -39,8 +39,8 @@ export async function runDeltaAdsClient(options: DeltaAdsClientOptions): Promise
         const versions = held.get(typeUrl);
         if (versions === undefined) throw new Error(`resources of type ${typeUrl} were not asked for`);
         options.apply(typeUrl, changeOf(response));
-        for (const { name, version } of response.resources) versions.set(name, version);
         for (const name of response.removedResources) versions.delete(name);
+        for (const { name, version } of response.resources) versions.set(name, version);
         send(request({ typeUrl, responseNonce: nonce }));
       } catch (error) {
         const message = messageOf(error);

@@ -8,11 +8,11 @@ import type { DiscoveryLog } from './stream.ts';
 
 export type DeltaStream = ServerDuplexStream<DeltaDiscoveryRequest, DeltaDiscoveryResponse>;
 
-/** One type on one stream: what the client has, and the response it has not answered yet. */
+/** One type on one stream: what the client holds, and the response it has not answered yet. */
 interface Subscription {
-  readonly sent: Map<string, string>;
+  readonly held: Map<string, string>;
   initial: boolean;
-  unanswered: string | undefined;
+  unanswered: { readonly nonce: string; readonly changed: readonly Resource[]; readonly removed: readonly string[] } | undefined;
 }
 
 /** Serves one stream until it ends. Subscriptions are wildcards: every client gets every resource of a type it asks for. */
@@ -25,18 +25,15 @@ export function serveDeltaStream(call: DeltaStream, deps: { cache: ResourceCache
     const resources = cache.resources(typeUrl);
     // While a response is unanswered later changes gather, and go out as one.
     if (subscription === undefined || resources === undefined || subscription.unanswered !== undefined) return;
+    const { held } = subscription;
     const changed: Resource[] = [];
     for (const [name, { version, value }] of resources) {
-      if (subscription.sent.get(name) === version) continue;
-      changed.push({ name, version, aliases: [], resource: { typeUrl, value: Buffer.from(value) } });
-      subscription.sent.set(name, version);
+      if (held.get(name) !== version) changed.push({ name, version, aliases: [], resource: { typeUrl, value: Buffer.from(value) } });
     }
-    const removed = [...subscription.sent.keys()].filter((name) => !resources.has(name));
-    for (const name of removed) subscription.sent.delete(name);
+    const removed = [...held.keys()].filter((name) => !resources.has(name));
     if (changed.length === 0 && removed.length === 0 && !subscription.initial) return;
-    subscription.initial = false;
-    subscription.unanswered = randomUUID();
-    call.write({ systemVersionInfo: '', typeUrl, nonce: subscription.unanswered, resources: changed, removedResources: removed });
+    subscription.unanswered = { nonce: randomUUID(), changed, removed };
+    call.write({ systemVersionInfo: '', typeUrl, nonce: subscription.unanswered.nonce, resources: changed, removedResources: removed });
   };
 
   const unsubscribe = cache.subscribe(push);
@@ -44,13 +41,19 @@ export function serveDeltaStream(call: DeltaStream, deps: { cache: ResourceCache
     const subscription = subscriptions.get(request.typeUrl);
     if (subscription === undefined) {
       // What the client holds from an earlier stream is not sent again; what is gone since then is taken back.
-      const sent = new Map(Object.entries(request.initialResourceVersions));
-      subscriptions.set(request.typeUrl, { sent, initial: true, unanswered: undefined });
-    } else if (request.responseNonce === subscription.unanswered) {
+      const held = new Map(Object.entries(request.initialResourceVersions));
+      subscriptions.set(request.typeUrl, { held, initial: true, unanswered: undefined });
+    } else if (request.responseNonce === subscription.unanswered?.nonce) {
+      const { changed, removed } = subscription.unanswered;
       subscription.unanswered = undefined;
       if (request.errorDetail !== undefined) {
+        // Nothing of it is in force there: all of it goes out again with the next change, and not before.
         log.warn({ peer, typeUrl: request.typeUrl, reason: request.errorDetail.message }, 'resources refused (NACK)');
+        return;
       }
+      subscription.initial = false;
+      for (const { name, version } of changed) subscription.held.set(name, version);
+      for (const name of removed) subscription.held.delete(name);
     }
     push(request.typeUrl);
   });

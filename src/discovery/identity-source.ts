@@ -1,9 +1,9 @@
 // From SDS secrets to one Identity: each part is validated as it comes, and the pair is published only when the SVID chains to the bundle.
 
-import { HandfastError } from '../errors.ts';
+import { HandfastError, messageOf } from '../errors.ts';
 import type { Snapshot } from '../snapshot.ts';
 import type { Identity } from '../spiffe/identity.ts';
-import { parseTrustBundle, type TrustBundle } from '../spiffe/trust-bundle.ts';
+import { parseTrustBundle } from '../spiffe/trust-bundle.ts';
 import { chainsTo, parseX509Svid, type X509Svid } from '../spiffe/x509-svid.ts';
 import type { DataSource } from '../wire/gen/envoy/config/core/v3/base.ts';
 import type { Secret } from '../wire/gen/envoy/extensions/transport_sockets/tls/v3/secret.ts';
@@ -14,12 +14,15 @@ export const secretNames = { svid: 'default', bundle: 'ROOTCA' } as const;
 
 export class IdentitySource {
   readonly #identity: Snapshot<Identity>;
+  readonly #prove: (identity: Identity) => void;
   readonly #log: DiscoveryLog;
   readonly #now: () => number;
   #svid: X509Svid | undefined;
   #bundlePem: string | undefined;
 
-  constructor(deps: { identity: Snapshot<Identity>; log: DiscoveryLog; now: () => number }) {
+  /** `prove` throws for a pair that TLS would refuse (a key too small, say): it must not come into force. */
+  constructor(deps: { identity: Snapshot<Identity>; prove: (identity: Identity) => void; log: DiscoveryLog; now: () => number }) {
+    this.#prove = deps.prove;
     this.#identity = deps.identity;
     this.#log = deps.log;
     this.#now = deps.now;
@@ -31,34 +34,48 @@ export class IdentitySource {
     let bundlePem = this.#bundlePem;
     for (const secret of secrets) {
       const read = readSecret(secret);
-      if (read.svid !== undefined) svid = this.#unexpired(read.svid);
+      if (read.svid !== undefined) svid = this.#current(read.svid);
       if (read.bundlePem !== undefined) bundlePem = read.bundlePem;
     }
+    const identity = this.#pair(svid, bundlePem);
     this.#svid = svid;
     this.#bundlePem = bundlePem;
-    this.#publish();
+    if (identity === undefined) return;
+    const { id, serial, notAfter } = identity.svid;
+    this.#log.info({ spiffeId: id.uri, serial, notAfter: new Date(notAfter).toISOString() }, 'identity in force');
+    this.#identity.replace(identity);
   }
 
-  #publish(): void {
-    const [svid, bundlePem, current] = [this.#svid, this.#bundlePem, this.#identity.current];
-    if (svid === undefined || bundlePem === undefined) return;
-    const bundle: TrustBundle = parseTrustBundle(bundlePem, svid.id.trustDomain);
-    if (svid.serial === current?.svid.serial && bundle.pem === current.bundle.pem) return;
+  /** The new pair, proven to be usable; undefined while there is no pair, or nothing new in it. */
+  #pair(svid: X509Svid | undefined, bundlePem: string | undefined): Identity | undefined {
+    if (svid === undefined || bundlePem === undefined) return undefined;
+    const current = this.#identity.current;
+    const bundle = parseTrustBundle(bundlePem, svid.id.trustDomain);
+    if (svid.serial === current?.svid.serial && bundle.pem === current.bundle.pem) return undefined;
     if (!chainsTo(svid, bundle)) {
       // SVID and bundle may arrive in either order while a root is being replaced.
       this.#log.warn(
         { spiffeId: svid.id.uri, serial: svid.serial },
-        'SVID and trust bundle do not match yet; the last good pair stays in force',
+        'the SVID does not chain to a root of the trust bundle yet; the last good pair stays in force',
       );
-      return;
+      return undefined;
     }
-    this.#log.info({ spiffeId: svid.id.uri, serial: svid.serial, notAfter: new Date(svid.notAfter).toISOString() }, 'identity in force');
-    this.#identity.replace(Object.freeze({ svid, bundle }));
+    const identity = Object.freeze({ svid, bundle });
+    try {
+      this.#prove(identity);
+    } catch (cause) {
+      throw new HandfastError('SECRET_INVALID', `TLS cannot use the certificate: ${messageOf(cause)}`, { cause });
+    }
+    return identity;
   }
 
-  #unexpired(svid: X509Svid): X509Svid {
-    if (svid.notAfter > this.#now()) return svid;
-    throw new HandfastError('SECRET_INVALID', `the certificate ${svid.serial} expired at ${new Date(svid.notAfter).toISOString()}`);
+  #current(svid: X509Svid): X509Svid {
+    const now = this.#now();
+    const when = (time: number) => new Date(time).toISOString();
+    if (svid.notAfter <= now) throw new HandfastError('SECRET_INVALID', `the certificate ${svid.serial} expired at ${when(svid.notAfter)}`);
+    if (svid.notBefore > now)
+      throw new HandfastError('SECRET_INVALID', `the certificate ${svid.serial} is not valid before ${when(svid.notBefore)}`);
+    return svid;
   }
 }
 

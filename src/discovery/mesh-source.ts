@@ -1,5 +1,6 @@
 // From delta ADS resources to MeshSnapshots: published once both types have arrived, and again, whole, after each change.
 
+import { HandfastError } from '../errors.ts';
 import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
 import type { Service, TrafficPolicy, Workload } from '../policy/model.ts';
 import { Registry } from '../policy/registry.ts';
@@ -24,7 +25,7 @@ export class MeshSource {
   /** Throws, changing nothing, when any resource of the change cannot be used. */
   apply(typeUrl: string, change: ResourceChange): void {
     if (typeUrl === typeUrls.address) update(this.#addresses, change, decodeAddress);
-    else update(this.#policies, change, decodeTrafficPolicy);
+    else update(this.#policies, change, decodePolicyOf);
     this.#arrived.add(typeUrl);
     if (this.#arrived.size === meshTypeUrls.length) this.#publishSoon();
   }
@@ -46,8 +47,15 @@ export class MeshSource {
   }
 }
 
-function update<T>(held: Map<string, T>, change: ResourceChange, decode: (bytes: Uint8Array) => T): void {
-  const decoded = [...change.upserts].map(([name, bytes]) => [name, decode(bytes)] as const);
+/** A policy is looked up by its workload: one under another's name would govern the wrong pod. */
+function decodePolicyOf(bytes: Uint8Array, name: string): TrafficPolicy {
+  const policy = decodeTrafficPolicy(bytes);
+  if (policy.workload === name) return policy;
+  throw new HandfastError('OBJECT_INVALID', `the TrafficPolicy named ${name} is for ${policy.workload}`);
+}
+
+function update<T>(held: Map<string, T>, change: ResourceChange, decode: (bytes: Uint8Array, name: string) => T): void {
+  const decoded = [...change.upserts].map(([name, bytes]) => [name, decode(bytes, name)] as const);
   for (const name of change.removed) held.delete(name);
   for (const [name, value] of decoded) held.set(name, value);
 }

@@ -6,6 +6,9 @@ export type FirstBytes =
   | { readonly kind: 'plaintext' }
   | { readonly kind: 'tls'; readonly alpn: readonly string[] };
 
+const MORE: FirstBytes = Object.freeze({ kind: 'more' });
+const PLAINTEXT: FirstBytes = Object.freeze({ kind: 'plaintext' });
+
 const RECORD_HEADER = 5;
 const HANDSHAKE_RECORD = 0x16;
 const CLIENT_HELLO = 0x01;
@@ -14,36 +17,59 @@ const MAX_RECORD = 16_384;
 
 /** Reads what is there. Bytes that begin like TLS but are no well-formed ClientHello count as plaintext: they are nobody's handshake. */
 export function readFirstBytes(bytes: Buffer): FirstBytes {
-  const [type, major] = bytes;
-  if (type !== undefined && type !== HANDSHAKE_RECORD) return { kind: 'plaintext' };
-  if (major !== undefined && major !== 0x03) return { kind: 'plaintext' };
-  const handshake = firstHandshakeMessage(bytes);
-  if (handshake === 'malformed') return { kind: 'plaintext' };
-  if (handshake === 'more') return { kind: 'more' };
-  try {
-    return { kind: 'tls', alpn: alpnOf(new Reader(handshake)) };
-  } catch {
-    return { kind: 'plaintext' };
-  }
+  return new FirstBytesReader().push(bytes);
 }
 
 /**
- * The body of the ClientHello, which may be spread over several records (post-quantum key shares make that common). What comes behind it,
- * a change_cipher_spec or early data, is not looked at.
+ * The same, as bytes come: each is looked at once, however finely a peer cuts them. A ClientHello may be spread over several records
+ * (post-quantum key shares make that common); what comes behind it, a change_cipher_spec or early data, is not looked at.
  */
-function firstHandshakeMessage(bytes: Buffer): Buffer | 'more' | 'malformed' {
-  let message: Buffer = Buffer.alloc(0);
-  for (let offset = 0; offset + RECORD_HEADER <= bytes.length; ) {
-    const length = bytes.readUInt16BE(offset + 3);
-    if (bytes[offset] !== HANDSHAKE_RECORD || bytes[offset + 1] !== 0x03 || length === 0 || length > MAX_RECORD) return 'malformed';
-    const part = bytes.subarray(offset + RECORD_HEADER, offset + RECORD_HEADER + length);
-    message = message.length === 0 ? part : Buffer.concat([message, part]);
-    if (message.length >= 1 && message[0] !== CLIENT_HELLO) return 'malformed';
-    const end = message.length >= 4 ? 4 + message.readUIntBE(1, 3) : Number.POSITIVE_INFINITY;
-    if (message.length >= end) return message.subarray(4, end);
-    offset += RECORD_HEADER + length;
+export class FirstBytesReader {
+  readonly #header = Buffer.alloc(RECORD_HEADER);
+  #headerLength = 0;
+  /** Bytes of the current record still to come. */
+  #inRecord = 0;
+  #message = Buffer.alloc(2048);
+  #messageLength = 0;
+
+  /** 'more' until the answer is known; not to be called again after another answer. */
+  push(chunk: Buffer): FirstBytes {
+    for (let offset = 0; offset < chunk.length; ) {
+      const wanted = this.#inRecord === 0 ? RECORD_HEADER - this.#headerLength : this.#inRecord;
+      const part = chunk.subarray(offset, offset + wanted);
+      offset += part.length;
+      const read = this.#inRecord === 0 ? this.#pushHeader(part) : this.#pushBody(part);
+      if (read.kind !== 'more') return read;
+    }
+    return MORE;
   }
-  return 'more';
+
+  #pushHeader(part: Buffer): FirstBytes {
+    part.copy(this.#header, this.#headerLength);
+    this.#headerLength += part.length;
+    if (this.#header[0] !== HANDSHAKE_RECORD || (this.#headerLength > 1 && this.#header[1] !== 0x03)) return PLAINTEXT;
+    if (this.#headerLength < RECORD_HEADER) return MORE;
+    const length = this.#header.readUInt16BE(3);
+    if (length === 0 || length > MAX_RECORD) return PLAINTEXT;
+    this.#inRecord = length;
+    this.#headerLength = 0;
+    return MORE;
+  }
+
+  #pushBody(part: Buffer): FirstBytes {
+    this.#inRecord -= part.length;
+    while (this.#message.length < this.#messageLength + part.length) this.#message = Buffer.concat([this.#message, this.#message]);
+    part.copy(this.#message, this.#messageLength);
+    this.#messageLength += part.length;
+    if (this.#message[0] !== CLIENT_HELLO) return PLAINTEXT;
+    const end = this.#messageLength >= 4 ? 4 + this.#message.readUIntBE(1, 3) : Number.POSITIVE_INFINITY;
+    if (this.#messageLength < end) return MORE;
+    try {
+      return { kind: 'tls', alpn: alpnOf(new Reader(this.#message.subarray(4, end))) };
+    } catch {
+      return PLAINTEXT;
+    }
+  }
 }
 
 class Reader {

@@ -1,7 +1,7 @@
 // Reads a connection's first bytes and puts them back: enough to tell mesh TLS, other TLS and plaintext apart.
 
 import type { Socket } from 'node:net';
-import { readFirstBytes } from './client-hello.ts';
+import { FirstBytesReader } from './client-hello.ts';
 
 /** 'silent': nothing came in time. 'closed': the peer ended or reset before saying enough. */
 export type Sniffed =
@@ -25,7 +25,9 @@ export interface SniffOptions {
 /** Leaves the socket paused with every byte unread. Never rejects. */
 export function sniff(socket: Socket, options: SniffOptions): Promise<Sniffed> {
   return new Promise((resolve) => {
-    let bytes: Buffer = Buffer.alloc(0);
+    const reader = new FirstBytesReader();
+    const chunks: Buffer[] = [];
+    let bytes = 0;
     const finish = (sniffed: Sniffed) => {
       clearTimeout(timer);
       options.signal?.removeEventListener('abort', onAbort);
@@ -34,25 +36,25 @@ export function sniff(socket: Socket, options: SniffOptions): Promise<Sniffed> {
       socket.removeListener('close', onEnd);
       socket.removeListener('error', onEnd);
       socket.pause();
-      if (bytes.length > 0 && !socket.destroyed && sniffed.kind !== 'closed') socket.unshift(bytes);
+      if (bytes > 0 && !socket.destroyed && sniffed.kind !== 'closed') socket.unshift(Buffer.concat(chunks));
       resolve(sniffed);
     };
     const onData = (chunk: Buffer) => {
-      const first = bytes.length === 0;
-      bytes = first ? chunk : Buffer.concat([bytes, chunk]);
-      const read = readFirstBytes(bytes);
+      const first = bytes === 0;
+      chunks.push(chunk);
+      bytes += chunk.length;
+      const read = reader.push(chunk);
       if (read.kind !== 'more') finish(read);
-      else if (bytes.length > options.maxBytes) finish({ kind: 'too-long' });
+      else if (bytes > options.maxBytes) finish({ kind: 'too-long' });
       else if (first) {
         clearTimeout(timer);
         timer = setTimeout(() => finish({ kind: 'incomplete' }), options.completeMs);
       }
     };
     // Who half-closes without a word may still listen to a server that speaks first; half a ClientHello leaves nobody to talk TLS with.
-    const onEnd = () =>
-      finish(socket.readableEnded && !socket.destroyed && bytes.length === 0 ? { kind: 'plaintext' } : { kind: 'closed' });
+    const onEnd = () => finish(socket.readableEnded && !socket.destroyed && bytes === 0 ? { kind: 'plaintext' } : { kind: 'closed' });
     const onAbort = () => {
-      if (bytes.length === 0) finish({ kind: 'silent' });
+      if (bytes === 0) finish({ kind: 'silent' });
     };
     let timer = setTimeout(() => finish({ kind: 'silent' }), options.silenceMs);
     options.signal?.addEventListener('abort', onAbort, { once: true });

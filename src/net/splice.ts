@@ -23,7 +23,7 @@ export function splice(
 ): Promise<SpliceOutcome> {
   return new Promise((resolve) => {
     let outcome: SpliceOutcome = 'closed';
-    let open = 2;
+    const open = new Set([downstream, upstream]);
     let idle: NodeJS.Timeout | undefined;
 
     const fail = (side: 'downstream' | 'upstream') => (error: Error) => {
@@ -31,18 +31,20 @@ export function splice(
       if (outcome === 'closed') outcome = `${side}-reset`;
       abort();
     };
-    const closed = (other: Duplex) => () => {
-      open--;
+    const closed = (socket: Duplex, other: Duplex) => () => {
+      if (!open.delete(socket)) return;
       // Closed before both directions ended: whatever is left cannot be delivered any more.
-      if (open > 0 && !(other.readableEnded && other.writableEnded)) {
+      if (open.size > 0 && !(other.readableEnded && other.writableEnded)) {
         if (!other.writableEnded) abort();
         else if (!other.readableEnded) other.destroy();
       }
-      if (open === 0) {
+      if (open.size === 0) {
         clearTimeout(idle);
         resolve(outcome);
       }
     };
+    const onDownstreamClose = closed(downstream, upstream);
+    const onUpstreamClose = closed(upstream, downstream);
     const watchHalfClose = (stillOpen: Duplex) => {
       if (idle !== undefined) return;
       const expire = () => {
@@ -56,28 +58,44 @@ export function splice(
 
     downstream.on('error', fail('downstream'));
     upstream.on('error', fail('upstream'));
-    downstream.once('close', closed(upstream));
-    upstream.once('close', closed(downstream));
+    downstream.once('close', onDownstreamClose);
+    upstream.once('close', onUpstreamClose);
     downstream.once('end', () => watchHalfClose(upstream));
     upstream.once('end', () => watchHalfClose(downstream));
-    // A peer that went away while we were still deciding has had its events already.
+    // A peer that went away while we were still deciding.
     if (downstream.destroyed || upstream.destroyed) {
-      open -= Number(downstream.closed) + Number(upstream.closed);
-      downstream.destroy();
-      upstream.destroy();
-      if (open <= 0) resolve(outcome);
+      abort();
+      // 'close' follows `closed` by a tick, so whoever is closed by then has said so or never will again.
+      setImmediate(() => {
+        for (const [socket, heard] of [
+          [downstream, onDownstreamClose],
+          [upstream, onUpstreamClose],
+        ] as const)
+          if (socket.closed) heard();
+      });
       return;
     }
     // An end that came while the connection was still being judged is carried over now.
-    if (downstream.readableEnded) upstream.end();
-    else downstream.pipe(upstream);
-    if (upstream.readableEnded) downstream.end();
-    else upstream.pipe(downstream);
+    const join = (from: Duplex, to: Duplex) => {
+      if (!from.readableEnded) {
+        from.pipe(to);
+        return;
+      }
+      to.end();
+      watchHalfClose(to);
+    };
+    join(downstream, upstream);
+    join(upstream, downstream);
   });
 }
 
-/** Ends a socket at once: with a reset where it is TCP. A TLS connection is reset by the TCP socket beneath it. */
-export function cut(socket: Duplex): void {
-  if (socket instanceof Socket && !(socket instanceof TLSSocket) && !socket.destroyed) socket.resetAndDestroy();
+/**
+ * Ends a socket at once: with a reset where it is TCP. A TLS connection is reset by the TCP socket beneath it, for which `top` is the TLS.
+ * While a shutdown is under way libuv refuses to reset, and Node would then neither close the handle nor say so: it is closed instead.
+ */
+export function cut(socket: Duplex, top: Duplex = socket): void {
+  if (socket.destroyed) return;
+  const shuttingDown = top.writableEnded && !top.writableFinished;
+  if (socket instanceof Socket && !(socket instanceof TLSSocket) && !shuttingDown) socket.resetAndDestroy();
   else socket.destroy();
 }

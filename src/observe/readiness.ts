@@ -1,4 +1,4 @@
-// Readiness over HTTP: GET /healthz/ready answers 200, or 503 with what is missing, one reason a line.
+// Readiness over HTTP: GET /healthz/ready answers 200 or 503; from the pod itself also with what is missing, one reason a line.
 
 import { createServer } from 'node:http';
 
@@ -21,7 +21,9 @@ export async function serveReadiness(options: {
     }
     const missing = options.missing();
     response.writeHead(missing.length === 0 ? 200 : 503, { 'content-type': 'text/plain' });
-    response.end(missing.length === 0 ? 'ready\n' : `${missing.join('\n')}\n`);
+    // Identities and reasons are nobody's business on the network.
+    const local = /^(::ffff:)?127\.|^::1$/.test(request.socket.remoteAddress ?? '');
+    response.end(missing.length === 0 ? 'ready\n' : local ? `${missing.join('\n')}\n` : 'not ready\n');
   });
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);

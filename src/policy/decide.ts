@@ -25,7 +25,9 @@ export function decideInbound(tlsSwitch: TlsSwitch, transport: Transport): Verdi
       return ALLOWED;
     case 'DISABLE':
       // Under DISABLE nothing is terminated, so nothing can have arrived by mTLS; a connection that did predates the switch.
-      return transport === 'mtls' ? { allowed: false, code: 'NO_POLICY', reason: `mTLS ended: DISABLE by ${tlsSwitch.source}` } : ALLOWED;
+      return transport === 'mtls'
+        ? { allowed: false, code: 'TRANSPORT_CHANGED', reason: `mTLS ended: DISABLE by ${tlsSwitch.source}` }
+        : ALLOWED;
     default:
       return unknownMode(tlsSwitch.mode);
   }

@@ -55,8 +55,9 @@ export function locate(tracked: Tracked, context: PipelineContext): Located {
   return located;
 }
 
-/** Takes the policy snapshot. Throws NO_POLICY or IDENTITY_MISMATCH while it is unknown who this pod is and what holds for it. */
+/** Takes the policy snapshot. Throws NO_IDENTITY, NO_POLICY or IDENTITY_MISMATCH while it is unknown who this pod is and what holds for it. */
 export function govern(located: Located, context: PipelineContext): Governed {
+  usableIdentity(context);
   const mesh = context.mesh.current;
   if (mesh === undefined) throw new HandfastError('NO_POLICY', 'no policy has arrived from the agent yet');
   const { self, policy } = selfIn(mesh, context);
@@ -100,7 +101,7 @@ export function usableIdentity({ identity, now }: Pick<PipelineContext, 'identit
 export async function dialUpstream(tracked: Tracked, options: DialOptions): Promise<Socket> {
   const where = show({ address: options.host, port: options.port });
   try {
-    return tracked.own(await dial(options));
+    return tracked.own(await dial({ ...options, signal: tracked.signal }));
   } catch (cause) {
     if (cause instanceof DialTimeout) throw new HandfastError('DIAL_TIMEOUT', cause.message, { cause });
     throw new HandfastError('DIAL_FAILED', `${where}: ${messageOf(cause)}`, { cause });
@@ -110,6 +111,18 @@ export async function dialUpstream(tracked: Tracked, options: DialOptions): Prom
 /** Throws what a verdict refuses. */
 export function enforce(verdict: Verdict): void {
   if (!verdict.allowed) throw new HandfastError(verdict.code, verdict.reason);
+}
+
+/** A check that throws, as a verdict on an open connection. */
+export function judging(check: () => void): Verdict {
+  try {
+    check();
+    return { allowed: true };
+  } catch (error) {
+    if (!(error instanceof HandfastError)) throw error;
+    // A pod that left the registry is draining: what is open was allowed, and no switch says otherwise. New connections are refused.
+    return error.code === 'NO_POLICY' ? { allowed: true } : { allowed: false, code: error.code, reason: error.message };
+  }
 }
 
 /** Has the connection judged by every later snapshot, beginning with one that came while it was still on its way. */

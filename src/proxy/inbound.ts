@@ -10,7 +10,7 @@ import { switchFor, type TlsSwitch } from '../policy/model.ts';
 import type { VerifiedPeer } from '../spiffe/verify-peer.ts';
 import { isMeshAlpn } from '../tls/alpn.ts';
 import type { Governed, Known } from './connection.ts';
-import { dialUpstream, enforce, govern, judgeFromNowOn, locate, type PipelineContext, selfIn, usableIdentity } from './context.ts';
+import { dialUpstream, enforce, govern, judgeFromNowOn, judging, locate, type PipelineContext, selfIn } from './context.ts';
 import { show, type Tracked } from './tracker.ts';
 
 /** A ClientHello with post-quantum key shares is about 1.8 KB; nobody needs this much. */
@@ -73,9 +73,8 @@ async function admit(tracked: Tracked, judged: Judged, context: PipelineContext)
 
 async function terminate(tracked: Tracked, judged: Judged, context: PipelineContext): Promise<Admitted> {
   tracked.note({ ...judged, transport: 'mtls' });
-  usableIdentity(context);
   const { socket, peer } = await context.terminator.terminate(judged.socket);
-  return { transport: 'mtls', stream: tracked.own(socket), peer };
+  return { transport: 'mtls', stream: tracked.own(socket, judged.socket), peer };
 }
 
 /** STRICT needs no ALPN to decide, but plaintext should be told from a failed handshake in the record. */
@@ -119,7 +118,7 @@ async function sniffFirst(judged: Judged, context: PipelineContext, wait: { sile
     case 'incomplete':
       throw new HandfastError('SNIFF_TIMEOUT', `half a ClientHello, and not the rest within ${context.settings.handshakeTimeoutMs} ms`);
     case 'closed':
-      throw new HandfastError('HANDSHAKE_FAILED', 'the peer closed the connection before it had said anything');
+      throw new HandfastError('HANDSHAKE_FAILED', 'the peer closed the connection before it could be told what it speaks');
     default:
       return sniffed;
   }
@@ -136,13 +135,9 @@ function settle(tracked: Tracked, judged: Judged, admitted: Admitted, context: P
 }
 
 function rejudge(mesh: MeshSnapshot, of: { judged: Judged; transport: Transport; context: PipelineContext }): Verdict {
-  try {
-    return decideInbound(switchFor(selfIn(mesh, of.context).policy, of.judged.originalDestination.port), of.transport);
-  } catch (error) {
-    if (!(error instanceof HandfastError)) throw error;
-    // A pod that left the registry is draining: what is open was allowed, and no switch says otherwise. New connections are refused.
-    return error.code === 'NO_POLICY' ? { allowed: true } : { allowed: false, code: error.code, reason: error.message };
-  }
+  return judging(() =>
+    enforce(decideInbound(switchFor(selfIn(mesh, of.context).policy, of.judged.originalDestination.port), of.transport)),
+  );
 }
 
 function dialApplication(tracked: Tracked, judged: Judged, context: PipelineContext): Promise<Socket> {

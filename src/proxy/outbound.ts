@@ -3,15 +3,16 @@
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { HandfastError } from '../errors.ts';
-import { decideOutbound } from '../policy/decide.ts';
+import { decideOutbound, type Verdict } from '../policy/decide.ts';
 import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
+import type { Endpoint } from '../policy/model.ts';
 import type { WorkloadEndpoint } from '../policy/registry.ts';
 import { allowedIdentities, decideSecureNaming } from '../policy/secure-naming.ts';
 import type { VerifiedPeer } from '../spiffe/verify-peer.ts';
 import { originate } from '../tls/originate.ts';
 import type { Governed } from './connection.ts';
-import { dialUpstream, govern, judgeFromNowOn, locate, type PipelineContext, usableIdentity } from './context.ts';
-import { route } from './resolve.ts';
+import { dialUpstream, govern, judgeFromNowOn, judging, locate, type PipelineContext, selfIn, usableIdentity } from './context.ts';
+import { route, unknownDestination } from './resolve.ts';
 import { show, type Tracked } from './tracker.ts';
 
 /** A service with many dead endpoints must not hold a client for long. */
@@ -56,6 +57,11 @@ async function passThrough(tracked: Tracked, governed: Governed, context: Pipeli
     ownId: governed.self.identity.uri,
   });
   const stream = await dialUpstream(tracked, { host: address, port, timeoutMs: context.settings.dialTimeoutMs });
+  judgeFromNowOn(tracked, {
+    context,
+    judgedBy: governed.mesh,
+    judge: (mesh) => rejudgePlaintext(mesh, { upstream: governed.originalDestination, registered: false, context }),
+  });
   return { stream, release: () => undefined };
 }
 
@@ -99,7 +105,14 @@ async function reachEndpoint(
   });
   const identity = transport === 'mtls' ? usableIdentity(context) : undefined;
   const raw = await dialUpstream(tracked, { host: address, port, timeoutMs: context.settings.dialTimeoutMs });
-  if (identity === undefined) return raw;
+  if (identity === undefined) {
+    judgeFromNowOn(tracked, {
+      context,
+      judgedBy: governed.mesh,
+      judge: (mesh) => rejudgePlaintext(mesh, { upstream, registered: true, context }),
+    });
+    return raw;
+  }
 
   const destination = service === undefined ? show(upstream) : `${service.hostname} at ${show(upstream)}`;
   const { socket, peer } = await originate(raw, {
@@ -110,7 +123,7 @@ async function reachEndpoint(
     handshakeTimeoutMs: context.settings.handshakeTimeoutMs,
     now: context.now,
   });
-  tracked.own(socket);
+  tracked.own(socket, raw);
   tracked.note({ ...known, peer });
   judgeFromNowOn(tracked, { context, judgedBy: governed.mesh, judge: (mesh) => rejudge(mesh, { upstream: endpoint, peer, destination }) });
   return socket;
@@ -122,6 +135,24 @@ function serverName(governed: Governed, { service, workload, port }: WorkloadEnd
   const ports = workload.services.get(service.key) ?? [];
   const servicePort = ports.find((candidate) => candidate.targetPort === port)?.servicePort ?? governed.originalDestination.port;
   return `outbound_.${servicePort}_._.${service.hostname}`;
+}
+
+/** Whether a destination may still be spoken to in plaintext: not once it is known to speak mTLS, nor unknown where only the registry may be called. */
+function rejudgePlaintext(mesh: MeshSnapshot, of: { upstream: Endpoint; registered: boolean; context: PipelineContext }): Verdict {
+  const resolution = mesh.registry.resolve(of.upstream);
+  if (resolution.kind === 'service')
+    return { allowed: false, code: 'TRANSPORT_CHANGED', reason: `${show(of.upstream)} is a service of the mesh now` };
+  if (resolution.kind === 'workload') {
+    const { workload, port } = resolution.endpoint;
+    const { transport, mode } = decideOutbound({ workload, port, policy: mesh.policies.get(workload.uid) });
+    if (transport === 'plaintext') return { allowed: true };
+    return { allowed: false, code: 'TRANSPORT_CHANGED', reason: `plaintext to ${show(of.upstream)} ended: it speaks mTLS now (${mode})` };
+  }
+  // A pod that left the registry is left alone: it is draining.
+  if (of.registered) return { allowed: true };
+  return judging(() => {
+    if (selfIn(mesh, of.context).policy.outbound !== 'ALLOW_ANY') throw unknownDestination(of.upstream);
+  });
 }
 
 /** Whether the server may still be who it proved to be. A pod that left the registry is left alone: it is draining. */

@@ -1,6 +1,7 @@
 // Where an outbound connection goes: one of a service's endpoints, a registered pod, or, if policy allows, an address nobody registered.
 
 import { HandfastError } from '../errors.ts';
+import type { Endpoint } from '../policy/model.ts';
 import type { WorkloadEndpoint } from '../policy/registry.ts';
 import type { Governed } from './connection.ts';
 import { show } from './tracker.ts';
@@ -26,13 +27,14 @@ export function route(governed: Governed, load: (endpoint: WorkloadEndpoint) => 
       return { kind: 'mesh', candidates: [resolution.endpoint] };
     case 'unknown':
       if (policy.outbound === 'ALLOW_ANY') return { kind: 'passthrough' };
-      throw new HandfastError(
-        'DESTINATION_UNKNOWN',
-        `${show(destination)} is not in the registry and outboundTrafficPolicy is REGISTRY_ONLY`,
-      );
+      throw unknownDestination(destination);
     default:
       return resolution satisfies never;
   }
+}
+
+export function unknownDestination(destination: Endpoint): HandfastError {
+  return new HandfastError('DESTINATION_UNKNOWN', `${show(destination)} is not in the registry and outboundTrafficPolicy is REGISTRY_ONLY`);
 }
 
 /** Equally loaded ones in random order, so that many idle sidecars do not all pick the first. */

@@ -67,7 +67,12 @@ export class Sidecar {
       logPolicy(next, context, log);
     });
 
-    const onError = (error: Error) => log.error({ reason: messageOf(error), connections: tracker.size }, 'connection not accepted');
+    let quietUntil = 0;
+    const onError = (error: Error) => {
+      if (now() < quietUntil) return;
+      quietUntil = now() + 1_000;
+      log.error({ reason: messageOf(error), connections: tracker.size }, 'connection not accepted');
+    };
     const open: { close(): Promise<void> }[] = [];
     try {
       const opened = async <T extends { port: number; close(): Promise<void> }>(what: string, opening: Promise<T>): Promise<T> => {
@@ -97,13 +102,17 @@ export class Sidecar {
     }
   }
 
-  /** Stops accepting, waits for open connections until the drain time is over, and closes everything. */
+  /**
+   * Not ready any more and deaf to new inbound connections at once; the application may still call out while it finishes. Waits for open
+   * connections until the drain time is over, and closes everything.
+   */
   async stop(): Promise<void> {
     this.#state.draining = true;
-    const closing = this.#listeners.map((listener) => listener.close());
+    const [inboundListener, ...others] = this.#listeners;
+    const closing = inboundListener?.close();
     this.#options.log.info({ connections: this.tracker.size }, 'draining');
     await this.tracker.drain(this.#options.drainTimeoutMs);
-    await Promise.all([...closing, this.#readiness.close()]);
+    await Promise.all([closing, ...others.map((listener) => listener.close()), this.#readiness.close()]);
   }
 }
 

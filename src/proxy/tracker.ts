@@ -11,6 +11,8 @@ import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
 import type { Endpoint } from '../policy/model.ts';
 import type { Direction, Known } from './connection.ts';
 
+const CUT_GRACE_MS = 2_000;
+
 /** Failures that no policy decided. */
 const FAILURES: ReadonlySet<ErrorCode> = new Set([
   'DIAL_FAILED',
@@ -34,7 +36,9 @@ export class Tracked {
   /** Judges the open connection against a newer snapshot; set once it was admitted. */
   rejudge: ((mesh: MeshSnapshot) => Verdict) | undefined;
   readonly #tracker: ConnectionTracker;
-  readonly #sockets = new Set<Duplex>();
+  /** Each socket, and what speaks through it: itself, or the TLS on top. In the order they came, so that a reset goes out before TLS is torn down. */
+  readonly #sockets = new Map<Duplex, Duplex>();
+  readonly #dials = new AbortController();
   #cut: { code: ErrorCode; reason: string } | undefined;
   #ended = false;
   /** The plaintext side: its byte counts are the application's. */
@@ -46,9 +50,15 @@ export class Tracked {
     this.own(known.socket);
   }
 
-  /** Remembers a socket, so that ending the connection ends it too, and an early error has a listener. */
-  own<T extends Duplex>(socket: T): T {
-    this.#sockets.add(socket);
+  /** Aborts when the connection is cut: for what is still being waited for. */
+  get signal(): AbortSignal {
+    return this.#dials.signal;
+  }
+
+  /** Remembers a socket, so that ending the connection ends it too, and an early error has a listener. `over` is the TCP socket beneath TLS. */
+  own<T extends Duplex>(socket: T, over?: Duplex): T {
+    this.#sockets.set(socket, socket);
+    if (over !== undefined) this.#sockets.set(over, socket);
     socket.on('error', () => undefined);
     if (this.#cut !== undefined) cut(socket);
     return socket;
@@ -84,12 +94,12 @@ export class Tracked {
   cut(code: ErrorCode, reason: string): void {
     if (this.#ended || this.#cut !== undefined) return;
     this.#cut = { code, reason };
+    this.#dials.abort();
     this.#abort();
   }
 
-  /** Sockets in the order they came: a TCP socket before the TLS on top of it, so that the reset goes out first. */
   #abort(): void {
-    for (const socket of this.#sockets) cut(socket);
+    for (const [socket, top] of this.#sockets) cut(socket, top);
   }
 
   #end(ending: Ending): void {
@@ -152,13 +162,18 @@ export class ConnectionTracker {
   /** Resolves when every connection has ended; those still open at the deadline are cut. */
   async drain(timeoutMs: number): Promise<void> {
     if (this.#open.size === 0) return;
-    const timer = setTimeout(() => {
-      for (const tracked of [...this.#open]) tracked.cut('DRAINING', 'the sidecar is stopping and its drain time is over');
-    }, timeoutMs);
+    const timers: NodeJS.Timeout[] = [];
     await new Promise<void>((resolve) => {
       this.#idle = resolve;
+      timers.push(
+        setTimeout(() => {
+          for (const tracked of [...this.#open]) tracked.cut('DRAINING', 'the sidecar is stopping and its drain time is over');
+        }, timeoutMs),
+        // What does not end when it is cut must not keep the process.
+        setTimeout(resolve, timeoutMs + CUT_GRACE_MS),
+      );
     });
-    clearTimeout(timer);
+    for (const timer of timers) clearTimeout(timer);
   }
 
   /** Called once a connection, by its Tracked. */

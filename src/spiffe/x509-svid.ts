@@ -44,10 +44,15 @@ export function parseX509Svid(pem: { chain: string; key: string }): X509Svid {
   });
 }
 
-/** Whether the last certificate of the SVID's chain is one of the bundle's authorities or was issued by one. */
+/** Whether the SVID's chain ends in a self-signed authority of the bundle, as OpenSSL wants it: an intermediate alone anchors nothing there. */
 export function chainsTo(svid: X509Svid, bundle: TrustBundle): boolean {
-  const last = svid.certificates.at(-1);
-  return last !== undefined && bundle.authorities.some((authority) => authority.raw.equals(last.raw) || isIssuedBy(last, authority));
+  let top = svid.certificates.at(-1);
+  for (let depth = 0; top !== undefined && depth <= bundle.authorities.length; depth++) {
+    const current: X509Certificate = top;
+    if (bundle.authorities.some((authority) => authority.raw.equals(current.raw)) && isIssuedBy(current, current)) return true;
+    top = bundle.authorities.find((authority) => !authority.raw.equals(current.raw) && isIssuedBy(current, authority));
+  }
+  return false;
 }
 
 function isIssuedBy(certificate: X509Certificate, issuer: X509Certificate): boolean {

@@ -9,6 +9,7 @@ import { type VerifiedPeer, verifyPeer } from '../spiffe/verify-peer.ts';
 import { MESH_ALPN } from './alpn.ts';
 import { clientContext } from './context.ts';
 import { handshakeError } from './handshake-error.ts';
+import { leavingOpenSsl } from './leaving-openssl.ts';
 
 export interface OriginateOptions {
   readonly identity: Identity;
@@ -51,29 +52,33 @@ export function originate(raw: Socket, options: OriginateOptions): Promise<Origi
         }
       },
     });
-    const fail = (error: unknown) => {
+    let settled = false;
+    const settle = (act: () => void) => {
+      if (settled) return;
+      settled = true;
       clearTimeout(timer);
-      socket.on('error', () => undefined);
-      socket.destroy();
-      raw.destroy();
-      reject(handshakeError(error));
+      leavingOpenSsl(act);
     };
-    const onClose = () => fail(new HandfastError('HANDSHAKE_FAILED', `${destination} closed the connection during the TLS handshake`));
+    const fail = (error: unknown) =>
+      settle(() => {
+        socket.destroy();
+        raw.destroy();
+        reject(handshakeError(error));
+      });
     const timer = setTimeout(
       () => fail(new HandfastError('HANDSHAKE_TIMEOUT', `${destination}: no TLS handshake within ${options.handshakeTimeoutMs} ms`)),
       options.handshakeTimeoutMs,
     );
-    socket.once('error', fail);
-    socket.once('close', onClose);
+    // Stays on: what comes after the handshake is the splice's to judge, and an error in between must not be without a listener.
+    socket.on('error', fail);
+    socket.once('close', () =>
+      fail(new HandfastError('HANDSHAKE_FAILED', `${destination} closed the connection during the TLS handshake`)),
+    );
     socket.once('secureConnect', () => {
-      if (peer === undefined || !socket.authorized) {
+      const verified = peer;
+      if (verified === undefined || !socket.authorized)
         fail(new HandfastError('CHAIN_UNTRUSTED', `${destination}: the server's certificate was not verified`));
-        return;
-      }
-      clearTimeout(timer);
-      socket.removeListener('error', fail);
-      socket.removeListener('close', onClose);
-      resolve({ socket, peer });
+      else settle(() => resolve({ socket, peer: verified }));
     });
   });
 }

@@ -8,6 +8,7 @@ import { type VerifiedPeer, verifyPeer } from '../spiffe/verify-peer.ts';
 import { chooseAlpn } from './alpn.ts';
 import { contextOptions } from './context.ts';
 import { handshakeError } from './handshake-error.ts';
+import { leavingOpenSsl } from './leaving-openssl.ts';
 
 /** A terminated connection, its peer already verified. */
 export interface Terminated {
@@ -42,7 +43,10 @@ export class Terminator {
       ALPNCallback: ({ protocols }) => chooseAlpn(protocols),
     });
     this.#server.on('secureConnection', (socket) => this.#secured(socket));
-    this.#server.on('tlsClientError', (error, socket) => this.#pending.get(keyOf(socket))?.reject(handshakeError(error)));
+    this.#server.on('tlsClientError', (error, socket) => {
+      const pending = this.#pending.get(keyOf(socket));
+      if (pending !== undefined) leavingOpenSsl(() => pending.reject(handshakeError(error)));
+    });
     // A client whose chain is refused is destroyed without an event; the reason stands on its TLSSocket alone, and this documented event
     // is the one that hands it over in time. The line itself is a secret and is not looked at.
     this.#server.on('keylog', (_secret, socket) => {
@@ -93,9 +97,9 @@ export class Terminator {
       if (!socket.authorized)
         throw new HandfastError('CHAIN_UNTRUSTED', `the peer's certificate was not verified: ${socket.authorizationError}`);
       const peer = verifyPeer(socket.getPeerX509Certificate(), { bundle: pending.identity.bundle, now: this.#now() });
-      pending.resolve({ socket, peer });
+      leavingOpenSsl(() => pending.resolve({ socket, peer }));
     } catch (error) {
-      pending.reject(handshakeError(error));
+      leavingOpenSsl(() => pending.reject(handshakeError(error)));
     }
   }
 }

@@ -7,6 +7,8 @@ import { type ChannelOptions, Metadata, Server, ServerCredentials, type ServiceE
 import { HandfastError, messageOf } from '../errors.ts';
 
 const MAX_MESSAGE_BYTES = 4 * 1024 * 1024;
+/** The registry comes in one response, so that nobody acts on half of it. */
+const MAX_REGISTRY_BYTES = 128 * 1024 * 1024;
 
 export const channelOptions: ChannelOptions = {
   'grpc.max_receive_message_length': MAX_MESSAGE_BYTES,
@@ -18,6 +20,8 @@ export const channelOptions: ChannelOptions = {
   'grpc.use_local_subchannel_pool': 1,
   'grpc.enable_http_proxy': 0,
 };
+
+export const registryChannelOptions: ChannelOptions = { ...channelOptions, 'grpc.max_receive_message_length': MAX_REGISTRY_BYTES };
 
 export function newServer(): Server {
   return new Server({

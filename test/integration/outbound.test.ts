@@ -219,6 +219,45 @@ describe('never plaintext by accident', () => {
   });
 });
 
+describe('open plaintext is judged again', () => {
+  const self = { namespace: 'foo', name: 'sleep' };
+  const registered = (change: object) =>
+    meshOf({ workloads: [self, { namespace: 'bar', name: 'httpbin', addresses: ['127.0.0.1'], ...change }] });
+  const cases: readonly [string, () => ReturnType<typeof meshOf>, () => ReturnType<typeof meshOf>, string | undefined][] = [
+    [
+      'allow-any-to-registry-only',
+      () => meshOf({ workloads: [self] }),
+      () => meshOf({ workloads: [{ ...self, outbound: 'REGISTRY_ONLY' }] }),
+      'DESTINATION_UNKNOWN',
+    ],
+    ['unknown-to-meshed', () => meshOf({ workloads: [self] }), () => registered({}), 'TRANSPORT_CHANGED'],
+    ['unmeshed-to-meshed', () => registered({ meshed: false }), () => registered({}), 'TRANSPORT_CHANGED'],
+    ['disable-to-strict', () => registered({ mode: 'DISABLE' }), () => registered({ mode: 'STRICT' }), 'TRANSPORT_CHANGED'],
+    ['unknown-to-registered-outside-the-mesh', () => meshOf({ workloads: [self] }), () => registered({ meshed: false }), undefined],
+    ['unmeshed-and-gone-from-the-registry', () => registered({ meshed: false }), () => meshOf({ workloads: [self] }), undefined],
+  ];
+  for (const [name, from, to, code] of cases) {
+    it(`${name}-${code === undefined ? 'goes-on' : 'is-cut'}`, async () => {
+      client.mesh.replace(from());
+      client.destination = application.endpoint;
+      const socket = dial();
+      socket.write('a');
+      await once(socket, 'data');
+      client.mesh.replace(to());
+      if (code === undefined) {
+        socket.write('b');
+        await once(socket, 'data');
+        socket.end();
+        await collect(socket);
+      } else {
+        assert.equal((await collect(socket)).error, 'ECONNRESET');
+        const record = await client.records.connection('outbound');
+        assert.deepEqual([record.decision, record.code], ['cut', code]);
+      }
+    });
+  }
+});
+
 describe('destinations nobody registered', () => {
   it('allow-any-passes-them-on', async () => {
     client.destination = application.endpoint;

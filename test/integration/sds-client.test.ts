@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { generateKeyPairSync } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -10,6 +11,7 @@ import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { connect as tlsConnect } from 'node:tls';
 import { IdentitySource } from '../../src/discovery/identity-source.ts';
 import { runSdsClient } from '../../src/discovery/sds-client.ts';
+import { clientContext } from '../../src/tls/context.ts';
 import type { DiscoveryRequest } from '../../src/wire/gen/envoy/service/discovery/v3/discovery.ts';
 import { keyPair, keyPem, type Pem, TestCa } from '../support/pki.ts';
 import { bundleSecret, ScriptedSds, tlsSecret } from '../support/sds-server.ts';
@@ -44,7 +46,7 @@ beforeEach(async () => {
   sidecar.mesh.replace(meshOf({ workloads: [{ namespace: 'bar', name: 'httpbin' }] }));
   sidecar.destination = application.endpoint;
   stop = new AbortController();
-  const source = new IdentitySource({ identity: sidecar.identity, log: sidecar.records.log, now: Date.now });
+  const source = new IdentitySource({ identity: sidecar.identity, prove: clientContext, log: sidecar.records.log, now: Date.now });
   running = runSdsClient({
     address: `unix:${join(dir, 'sds.sock')}`,
     nodeId: 'test',
@@ -143,6 +145,11 @@ describe('what cannot be used', () => {
       stdio: ['pipe', 'pipe', 'ignore'],
     }).toString();
 
+  // Everything about it is right but its size, which OpenSSL refuses only when it is put to use.
+  const weakRsa = async (): Promise<Pem> => {
+    const { publicKey, privateKey } = generateKeyPairSync('rsa', { modulusLength: 1024 });
+    return { chain: await ca.chainFor(ID, publicKey), key: keyPem(privateKey) };
+  };
   const cases: readonly [string, () => Promise<Parameters<ScriptedSds['push']>[0]> | Parameters<ScriptedSds['push']>[0], RegExp][] = [
     ['mismatched-key', () => [tlsSecret({ chain: good.chain, key: keyPem(keyPair().privateKey) })], /does not belong/],
     ['empty-chain', () => [tlsSecret({ chain: '', key: good.key })], /chain is empty/],
@@ -161,6 +168,12 @@ describe('what cannot be used', () => {
       'expired-certificate',
       async () => [tlsSecret(await ca.svid(ID, { notBefore: Date.now() - 9e6, notAfter: Date.now() - 1e6 }))],
       /expired/,
+    ],
+    ['key-that-tls-finds-too-small', async () => [tlsSecret(await weakRsa())], /TLS cannot use the certificate: .*key too small/],
+    [
+      'certificate-of-tomorrow',
+      async () => [tlsSecret(await ca.svid(ID, { notBefore: Date.now() + 6e5, notAfter: Date.now() + 9e6 }))],
+      /not valid before/,
     ],
     ['empty-bundle', () => [bundleSecret('')], /no PEM certificate/],
     ['bundle-with-a-leaf-in-it', () => [bundleSecret(good.chain)], /not a CA certificate/],

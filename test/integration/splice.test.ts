@@ -149,6 +149,48 @@ describe('resets', () => {
   });
 });
 
+describe('every way to end at once', () => {
+  it('end-and-reset-together-leave-nothing-open', async () => {
+    // The application resets while the sidecars pass on the client's end: a shutdown under way is what libuv refuses to reset.
+    await using application = await Application.start((socket) => {
+      socket.write('x');
+      socket.pause();
+      setTimeout(() => socket.resetAndDestroy(), 5);
+    });
+    for (let i = 0; i < 40; i++) {
+      const socket = dialTo(application);
+      socket.on('error', () => undefined);
+      const closed = new Promise((resolve) => socket.once('close', resolve));
+      socket.resume();
+      if (i % 2 === 0) socket.end('x'.repeat(i * 50_000));
+      else {
+        socket.write('x'.repeat(i * 50_000));
+        setTimeout(() => socket.resetAndDestroy(), 5);
+      }
+      await closed;
+    }
+    await Promise.all([client.settled(), server.settled()]);
+    assert.deepEqual([client.sidecar.tracker.size, server.sidecar.tracker.size], [0, 0]);
+  });
+
+  it('half-close-before-anything-else-ends-at-its-deadline-under-permissive', async () => {
+    await using application = await Application.start(() => undefined);
+    const own = await startSidecar({
+      namespace: 'bar',
+      name: 'httpbin',
+      identity: await ca.identity('spiffe://cluster.local/ns/bar/sa/httpbin'),
+      settings: { halfCloseTimeoutMs: 200 },
+    });
+    own.mesh.replace(meshOf({ workloads: [{ namespace: 'bar', name: 'httpbin', mode: 'PERMISSIVE' }] }));
+    own.destination = application.endpoint;
+    const socket = connect({ port: own.sidecar.ports.inbound, host: '127.0.0.1', allowHalfOpen: true });
+    socket.end();
+    await collect(socket);
+    assert.equal((await own.records.connection('inbound')).outcome, 'half-close-timeout');
+    await own[Symbol.asyncDispose]();
+  });
+});
+
 describe('rotation in the middle', () => {
   it('rotation-mid-transfer-of-100-mb', async () => {
     const total = 100 * 1024 * 1024;
@@ -217,26 +259,64 @@ describe('rotation in the middle', () => {
 });
 
 describe('drain', () => {
-  it('open-connections-finish-and-new-ones-are-refused', async () => {
+  it('open-connections-finish-new-inbound-is-refused-and-the-application-may-still-call-out', async () => {
     await using application = await Application.start();
-    const own = await startSidecar({ namespace: 'foo', name: 'sleep', drainTimeoutMs: 5_000 });
+    const own = await startSidecar({
+      namespace: 'foo',
+      name: 'sleep',
+      drainTimeoutMs: 5_000,
+      identity: await ca.identity('spiffe://cluster.local/ns/foo/sa/sleep'),
+    });
     own.mesh.replace(meshOf({ workloads: [{ namespace: 'foo', name: 'sleep' }] }));
     own.destination = application.endpoint;
     const socket = connect({ port: own.sidecar.ports.outbound, host: '127.0.0.1', allowHalfOpen: true });
     socket.write('a');
     await once(socket, 'data');
     const stopped = own[Symbol.asyncDispose]();
-    const late = connect(own.sidecar.ports.outbound, '127.0.0.1');
+    const late = connect(own.sidecar.ports.inbound, '127.0.0.1');
     assert.equal((await collect(late)).error, 'ECONNREFUSED');
+    const call = connect(own.sidecar.ports.outbound, '127.0.0.1');
+    call.end('c');
+    assert.equal((await collect(call)).text, 'c');
     socket.end('b');
     assert.equal((await collect(socket)).text, 'b');
     await stopped;
-    assert.equal((await own.records.connection('outbound')).decision, 'allowed');
+    assert.equal((await own.records.connection('outbound', 2)).decision, 'allowed');
+  });
+
+  it('a-handshake-that-nobody-answers-does-not-outlast-the-drain-time', async () => {
+    await using mute = await Application.start(() => undefined);
+    const own = await startSidecar({
+      namespace: 'foo',
+      name: 'sleep',
+      drainTimeoutMs: 50,
+      identity: await ca.identity('spiffe://cluster.local/ns/foo/sa/sleep'),
+      settings: { handshakeTimeoutMs: 60_000 },
+    });
+    own.mesh.replace(
+      meshOf({
+        workloads: [
+          { namespace: 'foo', name: 'sleep' },
+          { namespace: 'bar', name: 'httpbin', addresses: ['127.0.0.1'] },
+        ],
+      }),
+    );
+    own.destination = mute.endpoint;
+    const answer = collect(connect(own.sidecar.ports.outbound, '127.0.0.1'));
+    while (mute.connections === 0) await new Promise((resolve) => setImmediate(resolve));
+    await own[Symbol.asyncDispose]();
+    assert.equal((await answer).error, 'ECONNRESET');
+    assert.equal((await own.records.connection('outbound')).code, 'DRAINING');
   });
 
   it('connections-that-outstay-the-drain-time-are-cut', async () => {
     await using application = await Application.start();
-    const own = await startSidecar({ namespace: 'foo', name: 'sleep', drainTimeoutMs: 50 });
+    const own = await startSidecar({
+      namespace: 'foo',
+      name: 'sleep',
+      drainTimeoutMs: 50,
+      identity: await ca.identity('spiffe://cluster.local/ns/foo/sa/sleep'),
+    });
     own.mesh.replace(meshOf({ workloads: [{ namespace: 'foo', name: 'sleep' }] }));
     own.destination = application.endpoint;
     const socket = connect(own.sidecar.ports.outbound, '127.0.0.1');

@@ -80,7 +80,13 @@ export class Mesh {
   /** Writes a file of the configuration directory whole, as an operator's tool should. */
   async configure(name: string, objects: readonly object[]): Promise<void> {
     const path = join(this.dir, 'config', name);
-    await writeFile(`${path}.new`, objects.map((object) => JSON.stringify(object, null, 2)).join('\n---\n'));
+    await writeFile(
+      `${path}.new`,
+      objects
+        .map((object) => JSON.stringify(object, null, 2))
+        .join('\n---\n')
+        .concat('\n'),
+    );
     await rename(`${path}.new`, path);
   }
 

@@ -78,6 +78,11 @@ export class TestCa {
   /** A good SVID. */
   async svid(id: string, validity: Validity = aroundNow()): Promise<Pem> {
     const { publicKey, privateKey } = keyPair();
+    return { chain: await this.chainFor(id, publicKey, validity), key: keyPem(privateKey) };
+  }
+
+  /** A good chain for any key. */
+  async chainFor(id: string, publicKey: KeyObject, validity: Validity = aroundNow()): Promise<string> {
     const leaf = await createSvidCertificate({
       id: parseSpiffeId(id),
       publicKey,
@@ -85,7 +90,7 @@ export class TestCa {
       validity,
       serial: newSerial(),
     });
-    return { chain: leaf + this.intermediatePem, key: keyPem(privateKey) };
+    return leaf + this.intermediatePem;
   }
 
   /** A leaf that this CA should never have signed. */

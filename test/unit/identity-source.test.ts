@@ -5,6 +5,7 @@ import { before, describe, test } from 'node:test';
 import { IdentitySource } from '../../src/discovery/identity-source.ts';
 import { Snapshot } from '../../src/snapshot.ts';
 import type { Identity } from '../../src/spiffe/identity.ts';
+import { clientContext } from '../../src/tls/context.ts';
 import type { DataSource } from '../../src/wire/gen/envoy/config/core/v3/base.ts';
 import type { Secret } from '../../src/wire/gen/envoy/extensions/transport_sockets/tls/v3/secret.ts';
 import { type Pem, TestCa } from '../support/pki.ts';
@@ -38,7 +39,7 @@ function rig(now = Date.now): { source: IdentitySource; identity: Snapshot<Ident
   const [published, warnings]: [Identity[], string[]] = [[], []];
   identity.subscribe((next) => published.push(next));
   const log = { info: () => undefined, warn: (_fields: object, message: string) => warnings.push(message) };
-  return { source: new IdentitySource({ identity, log, now }), identity, published, warnings };
+  return { source: new IdentitySource({ identity, prove: clientContext, log, now }), identity, published, warnings };
 }
 
 describe('published', () => {

@@ -300,6 +300,10 @@ describe('refused', () => {
       'a.yaml:7: spec.selector.matchLabels.version',
       'string',
     ],
+    'a service port that stands twice': [
+      { 'a.yaml': service('  ports:\n    - port: 80\n    - port: 80') },
+      'a.yaml:7: spec.ports.1.port: port 80 stands there already as ports.0',
+    ],
     'a service port 0': [{ 'a.yaml': service('  ports:\n    - port: 0') }, 'a.yaml:6: spec.ports.0.port: '],
     'a service port that is text': [{ 'a.yaml': service('  ports:\n    - port: "80"') }, 'a.yaml:6: spec.ports.0.port: '],
     'a target port 65536': [{ 'a.yaml': service('  ports:\n    - {port: 80, targetPort: 65536}') }, 'a.yaml:6: spec.ports.0.targetPort: '],

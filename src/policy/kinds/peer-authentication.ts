@@ -16,9 +16,14 @@ export const peerAuthenticationSchema = z
       .strictObject({
         selector: z.strictObject({ matchLabels: labels.default({}) }).optional(),
         mtls: mutualTls.optional(),
-        portLevelMtls: z.record(z.string().regex(/^(0|[1-9][0-9]*)$/, 'a port number, without leading zeros'), mutualTls).optional(),
+        portLevelMtls: z
+          .record(z.string().regex(/^(0|[1-9][0-9]*)$/, 'a port number from 1 to 65535, without leading zeros'), mutualTls)
+          .optional(),
       })
-      .default({}),
+      .refine((spec) => spec.mtls !== undefined || spec.portLevelMtls !== undefined, {
+        // A file cut short looks like this, and reading it as "inherit" could switch STRICT off.
+        message: 'sets no mode: give mtls.mode (UNSET inherits) or portLevelMtls',
+      }),
     status: z.unknown().optional(),
   })
   .superRefine(({ spec }, context) => {

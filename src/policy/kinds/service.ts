@@ -42,7 +42,18 @@ export const serviceSchema = z.strictObject({
           nodePort: port.optional(),
         }),
       )
-      .default([]),
+      .default([])
+      .superRefine((ports, context) => {
+        ports.forEach((port, index) => {
+          const first = ports.findIndex((other) => other.port === port.port && other.protocol === port.protocol);
+          if (first !== index)
+            context.addIssue({
+              code: 'custom',
+              path: [index, 'port'],
+              message: `port ${port.port} stands there already as ports.${first}`,
+            });
+        });
+      }),
   }),
   status: z.unknown().optional(),
 });
