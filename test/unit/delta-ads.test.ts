@@ -316,6 +316,19 @@ describe('client and server together', opts, () => {
     assert.deepEqual(applied.all[0]?.upserts, { x: 'bad' });
   });
 
+  test('what was good in a refused response comes again with the next change', opts, async () => {
+    const rig = await serve();
+    rig.cache.replace(A, resources({ policy: 'PERMISSIVE' }));
+    const refuse = (change: ResourceChange) => (change.upserts.get('other')?.toString() === 'bad' ? 'other is bad' : undefined);
+    const { applied } = startClient(rig, { refuse });
+    await applied.count(1);
+    rig.cache.replace(A, resources({ policy: 'STRICT', other: 'bad' }));
+    await rig.serverLog.count(1);
+    rig.cache.replace(A, resources({ policy: 'STRICT', other: 'mended' }));
+    await applied.count(2);
+    assert.deepEqual(applied.all[1]?.upserts, { policy: 'STRICT', other: 'mended' });
+  });
+
   test('a refusal of one type leaves the other served', opts, async () => {
     const rig = await serve();
     rig.cache.replace(A, resources({ x: 'bad' }));

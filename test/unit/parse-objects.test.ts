@@ -1,9 +1,11 @@
 // YAML to objects: every message names file, line and what would have been accepted; one problem refuses the whole set.
 
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import type { MeshObjects } from '../../src/control/mesh-objects.ts';
 import { parseObjects } from '../../src/control/parse-objects.ts';
+import { HandfastError } from '../../src/errors.ts';
 import { refusal } from '../support/refusal.ts';
 
 /** Files by name, in order. */
@@ -248,6 +250,18 @@ describe('refused', () => {
       'a.yaml:6: not YAML: Map keys must be unique',
     ],
     'a tab for indentation': [{ 'a.yaml': peerAuthentication('\tmtls: {mode: STRICT}') }, 'a.yaml:5: not YAML: Tabs are not allowed'],
+    'a last line that does not end, as in a file half written': [
+      { 'a.yaml': peerAuthentication('  mtls: {mode: STRICT}').trimEnd() },
+      'a.yaml:5: the last line does not end',
+    ],
+    'a PeerAuthentication without a spec': [
+      { 'a.yaml': 'apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a}\n' },
+      /a\.yaml:1: spec/,
+    ],
+    'a PeerAuthentication that says nothing': [
+      { 'a.yaml': peerAuthentication('  selector: {matchLabels: {app: a}}') },
+      'a.yaml:4: spec: sets no mode',
+    ],
     'an empty file': [{ 'a.yaml': '' }, 'a.yaml:1: no object in it; remove the file to remove its objects'],
     'a file of comments': [{ 'a.yaml': '# mtls: STRICT\n\n# all switched off\n' }, 'a.yaml:1: no object in it'],
     'an empty file beside a good one': [{ 'a.yaml': pod('p', '10.0.0.1'), 'b.yaml': '\n' }, 'b.yaml:1: no object in it'],
@@ -385,4 +399,22 @@ describe('refused', () => {
     assert.throws(() => parse({ 'a.yaml': pod('p', '10.0.0.1'), 'b.yaml': 'kind: Pod' }), refusal('OBJECT_INVALID', 'b.yaml:1'));
     assert.equal(parse({ 'a.yaml': pod('p', '10.0.0.1') }).pods.length, 1);
   });
+});
+
+test('the example policy, cut anywhere, is refused, but at the end of a line behind a mode', () => {
+  const text = readFileSync(new URL('../../examples/config/policy.yaml', import.meta.url), 'utf8');
+  const accepted: number[] = [];
+  for (let length = 0; length < text.length; length++) {
+    try {
+      parseObjects([{ name: 'policy.yaml', text: text.slice(0, length) }]);
+      accepted.push(length);
+    } catch (error) {
+      assert.ok(error instanceof HandfastError && error.code === 'OBJECT_INVALID', String(error));
+    }
+  }
+  for (const length of accepted) {
+    const cut = text.slice(0, length);
+    assert.ok(cut.endsWith('\n'), `cut in a line: ${cut.slice(-40)}`);
+    assert.match(cut, /mode: \w+\n(---\n|#[^\n]*\n)*$/, `cut before a mode: ${cut.slice(-40)}`);
+  }
 });

@@ -7,7 +7,7 @@ import { type ResolvedMesh, resolveMesh } from '../../src/control/resolve.ts';
 import type { Workload } from '../../src/policy/model.ts';
 
 const resolve = (...documents: string[]): ResolvedMesh =>
-  resolveMesh(parseObjects([{ name: 'mesh.yaml', text: documents.join('\n---\n') }]), 'cluster.local');
+  resolveMesh(parseObjects([{ name: 'mesh.yaml', text: `${documents.join('\n---\n')}\n` }]), 'cluster.local');
 const onlyWorkload = (...documents: string[]): Workload => resolve(...documents).workloads[0] ?? assert.fail('no workload');
 const KEY = 'foo/web.foo.svc.cluster.local';
 
@@ -43,7 +43,7 @@ describe('a workload', () => {
   });
 
   test('is of the trust domain that control serves', () => {
-    const objects = parseObjects([{ name: 'a', text: pod() }]);
+    const objects = parseObjects([{ name: 'a', text: `${pod()}\n` }]);
     assert.equal(resolveMesh(objects, 'prod.example').workloads[0]?.identity.uri, 'spiffe://prod.example/ns/foo/sa/web');
   });
 
