@@ -1,6 +1,6 @@
 // From YAML text to objects. Everything wrong is collected, each with file, line and what would be accepted; one problem refuses the whole set.
 
-import { type Document, isMap, isNode, isPair, isScalar, LineCounter, parseAllDocuments, visit } from 'yaml';
+import { type Document, isPair, isScalar, LineCounter, parseAllDocuments, visit } from 'yaml';
 import type { z } from 'zod';
 import { HandfastError, messageOf } from '../errors.ts';
 import { defaultMeshConfig, meshConfigSchema } from '../policy/kinds/mesh-config.ts';
@@ -8,6 +8,7 @@ import { peerAuthenticationOf, peerAuthenticationSchema } from '../policy/kinds/
 import { podSchema } from '../policy/kinds/pod.ts';
 import { serviceSchema } from '../policy/kinds/service.ts';
 import type { MeshObjects } from './mesh-objects.ts';
+import { describeIssue, offsetOf } from './schema-problems.ts';
 
 /** A file's name as the operator knows it, and its text. */
 export interface ObjectFile {
@@ -113,73 +114,12 @@ function parseDocument(document: Document.Parsed, at: { place: (offset: number) 
   }
   const result = schemas[kind].safeParse(value);
   if (!result.success) {
-    for (const issue of result.error.issues) at.problems.push(...describe(issue, document, at.place));
+    for (const issue of result.error.issues)
+      at.problems.push(...describeIssue(issue, { document, schema: schemas[kind], place: at.place }));
     return [];
   }
   // The schema was chosen by the kind, so the pair belongs together; TypeScript cannot follow that through the table.
   return [{ kind, place: start, object: result.data } as Parsed];
-}
-
-function describe(issue: z.core.$ZodIssue, document: Document.Parsed, place: (offset: number) => Place): string[] {
-  const path = issue.path.map(String);
-  const where = (parts: readonly string[]) => parts.join('.') || 'the object';
-  if (issue.code === 'unrecognized_keys') {
-    return issue.keys.map(
-      (key) => `${place(offsetOf(document, [...path, key]))}: unknown field ${where([...path, key])}${acceptedFields(document, path)}`,
-    );
-  }
-  const line = place(offsetOf(document, path));
-  if (issue.code === 'invalid_value') {
-    const found = document.hasIn(path) ? `${JSON.stringify(document.getIn(path))} is not accepted` : 'is missing';
-    return [`${line}: ${where(path)} ${found}; accepted: ${issue.values.map(String).join(', ')}`];
-  }
-  if (issue.code === 'invalid_type' && !document.hasIn(path)) return [`${line}: ${where(path)} is missing (${issue.expected})`];
-  if (issue.code === 'invalid_key') return [`${line}: ${where(path)}: ${issue.issues.map((inner) => inner.message).join(', ')}`];
-  return [`${line}: ${where(path)}: ${issue.message}`];
-}
-
-/** The names that would have been right where an unknown one stands. */
-function acceptedFields(document: Document.Parsed, path: readonly string[]): string {
-  const kind = String(document.get('kind'));
-  const schema = Object.entries(schemas).find(([name]) => name === kind)?.[1];
-  const fields = schema === undefined ? undefined : fieldsAt(schema, path);
-  return fields === undefined ? '' : `; accepted: ${fields.join(', ')}`;
-}
-
-function fieldsAt(schema: z.core.$ZodType, path: readonly string[]): string[] | undefined {
-  let current: z.core.$ZodType | undefined = schema;
-  for (const part of [...path, undefined]) {
-    current = unwrap(current);
-    if (part === undefined || current === undefined) break;
-    const { def } = current._zod;
-    if ('shape' in def) current = (def.shape as Record<string, z.core.$ZodType>)[part];
-    else if ('element' in def) current = def.element as z.core.$ZodType;
-    else if ('valueType' in def) current = def.valueType as z.core.$ZodType;
-    else current = undefined;
-  }
-  return current !== undefined && 'shape' in current._zod.def ? Object.keys(current._zod.def.shape as object) : undefined;
-}
-
-function unwrap(schema: z.core.$ZodType | undefined): z.core.$ZodType | undefined {
-  let current = schema;
-  while (current !== undefined && 'innerType' in current._zod.def) current = current._zod.def.innerType as z.core.$ZodType;
-  return current;
-}
-
-/** Where a path stands in the text; where it is missing, where its nearest parent stands. */
-function offsetOf(document: Document.Parsed, path: readonly string[]): number {
-  for (let length = path.length; length > 0; length--) {
-    const parent = length === 1 ? document.contents : document.getIn(path.slice(0, length - 1), true);
-    const key = path[length - 1];
-    if (isMap(parent)) {
-      const pair = parent.items.find((item) => isNode(item.key) && String(item.key) === key);
-      if (pair !== undefined && isNode(pair.key) && pair.key.range) return pair.key.range[0];
-    } else {
-      const node = document.getIn(path.slice(0, length), true);
-      if (isNode(node) && node.range) return node.range[0];
-    }
-  }
-  return document.contents?.range?.[0] ?? 0;
 }
 
 function collect(parsed: readonly Parsed[], problems: string[]): MeshObjects {

@@ -11,7 +11,9 @@ import type { Snapshot } from '../snapshot.ts';
 import type { Identity } from '../spiffe/identity.ts';
 import type { Terminator } from '../tls/terminate.ts';
 import type { Governed, Located } from './connection.ts';
-import { type ConnectionTracker, show, type Tracked } from './tracker.ts';
+import { show } from './connection-record.ts';
+import type { Tracked } from './tracked.ts';
+import type { ConnectionTracker } from './tracker.ts';
 
 export interface PipelineSettings {
   readonly podName: string;

@@ -10,8 +10,9 @@ import { switchFor, type TlsSwitch } from '../policy/model.ts';
 import type { VerifiedPeer } from '../spiffe/verify-peer.ts';
 import { isMeshAlpn } from '../tls/alpn.ts';
 import type { Governed, Known } from './connection.ts';
+import { show } from './connection-record.ts';
 import { dialUpstream, enforce, govern, judgeFromNowOn, judging, locate, type PipelineContext, selfIn } from './context.ts';
-import { show, type Tracked } from './tracker.ts';
+import type { Tracked } from './tracked.ts';
 
 /** A ClientHello with post-quantum key shares is about 1.8 KB; nobody needs this much. */
 const MAX_SNIFF_BYTES = 32 * 1024;

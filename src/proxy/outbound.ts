@@ -11,9 +11,10 @@ import { allowedIdentities, decideSecureNaming } from '../policy/secure-naming.t
 import type { VerifiedPeer } from '../spiffe/verify-peer.ts';
 import { originate } from '../tls/originate.ts';
 import type { Governed } from './connection.ts';
+import { show } from './connection-record.ts';
 import { dialUpstream, govern, judgeFromNowOn, judging, locate, type PipelineContext, selfIn, usableIdentity } from './context.ts';
 import { route, unknownDestination } from './resolve.ts';
-import { show, type Tracked } from './tracker.ts';
+import type { Tracked } from './tracked.ts';
 
 /** A service with many dead endpoints must not hold a client for long. */
 const MAX_ATTEMPTS = 3;

@@ -4,7 +4,7 @@ import { HandfastError } from '../errors.ts';
 import type { Endpoint } from '../policy/model.ts';
 import type { WorkloadEndpoint } from '../policy/registry.ts';
 import type { Governed } from './connection.ts';
-import { show } from './tracker.ts';
+import { show } from './connection-record.ts';
 
 /** Candidates in the order to try them; or the original destination as it stands. */
 export type Route = { readonly kind: 'mesh'; readonly candidates: readonly WorkloadEndpoint[] } | { readonly kind: 'passthrough' };
