@@ -6,6 +6,7 @@ BIN := PATH="$(CURDIR)/node_modules/.bin:$$PATH"
 .PHONY: demo test check build bench interop proto clean
 
 demo:
+	@[ "$$(id -u)" -eq 0 ] || { echo "make demo makes network namespaces and iptables rules, which needs root: sudo make demo" >&2; exit 1; }
 	@sh tools/prepare.sh iptables ip:iproute2 curl tcpdump setpriv:util-linux
 	@$(NODE) demo/main.ts
 

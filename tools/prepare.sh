@@ -26,6 +26,9 @@ fi
 if ! cmp -s package-lock.json node_modules/.handfast-lock.json; then
   command -v npm >/dev/null 2>&1 || { echo "npm is missing: install Node.js (20 or later) with npm" >&2; exit 1; }
   echo "installing npm packages"
-  npm ci --silent --no-progress
+  npm ci --loglevel=error --no-progress >/dev/null || {
+    echo "npm ci failed: it needs the npm registry, and this folder and ${HOME:-the home directory} must be writable" >&2
+    exit 1
+  }
   cp package-lock.json node_modules/.handfast-lock.json
 fi

@@ -12,6 +12,8 @@ export type DeltaStream = ServerDuplexStream<DeltaDiscoveryRequest, DeltaDiscove
 interface Subscription {
   readonly held: Map<string, string>;
   initial: boolean;
+  /** Something changed while a response was unanswered. */
+  stale: boolean;
   unanswered: { readonly nonce: string; readonly changed: readonly Resource[]; readonly removed: readonly string[] } | undefined;
 }
 
@@ -24,7 +26,12 @@ export function serveDeltaStream(call: DeltaStream, deps: { cache: ResourceCache
     const subscription = subscriptions.get(typeUrl);
     const resources = cache.resources(typeUrl);
     // While a response is unanswered later changes gather, and go out as one.
-    if (subscription === undefined || resources === undefined || subscription.unanswered !== undefined) return;
+    if (subscription === undefined || resources === undefined) return;
+    if (subscription.unanswered !== undefined) {
+      subscription.stale = true;
+      return;
+    }
+    subscription.stale = false;
     const { held } = subscription;
     const changed: Resource[] = [];
     for (const [name, { version, value }] of resources) {
@@ -42,13 +49,15 @@ export function serveDeltaStream(call: DeltaStream, deps: { cache: ResourceCache
     if (subscription === undefined) {
       // What the client holds from an earlier stream is not sent again; what is gone since then is taken back.
       const held = new Map(Object.entries(request.initialResourceVersions));
-      subscriptions.set(request.typeUrl, { held, initial: true, unanswered: undefined });
+      subscriptions.set(request.typeUrl, { held, initial: true, stale: false, unanswered: undefined });
     } else if (request.responseNonce === subscription.unanswered?.nonce) {
       const { changed, removed } = subscription.unanswered;
       subscription.unanswered = undefined;
       if (request.errorDetail !== undefined) {
-        // Nothing of it is in force there: all of it goes out again with the next change, and not before.
         log.warn({ peer, typeUrl: request.typeUrl, reason: request.errorDetail.message }, 'resources refused (NACK)');
+        // Nothing of it is in force there: all of it goes out again with the next change, which may have come already, and not before.
+        if (!subscription.stale) return;
+        push(request.typeUrl);
         return;
       }
       subscription.initial = false;

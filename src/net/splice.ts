@@ -49,8 +49,7 @@ export function splice(
       if (idle !== undefined) return;
       const expire = () => {
         outcome = 'half-close-timeout';
-        downstream.destroy();
-        upstream.destroy();
+        abort();
       };
       idle = setTimeout(expire, halfCloseTimeoutMs);
       stillOpen.on('data', () => idle?.refresh());
@@ -64,6 +63,8 @@ export function splice(
     upstream.once('end', () => watchHalfClose(downstream));
     // A peer that went away while we were still deciding.
     if (downstream.destroyed || upstream.destroyed) {
+      if (downstream.errored) fail('downstream')(downstream.errored);
+      if (upstream.errored) fail('upstream')(upstream.errored);
       abort();
       // 'close' follows `closed` by a tick, so whoever is closed by then has said so or never will again.
       setImmediate(() => {
@@ -95,7 +96,8 @@ export function splice(
  */
 export function cut(socket: Duplex, top: Duplex = socket): void {
   if (socket.destroyed) return;
-  const shuttingDown = top.writableEnded && !top.writableFinished;
+  // With bytes still to be written the shutdown has not begun: then a reset is possible, and a clean end would be a lie.
+  const shuttingDown = top.writableEnded && !top.writableFinished && top.writableLength === 0;
   if (socket instanceof Socket && !(socket instanceof TLSSocket) && !shuttingDown) socket.resetAndDestroy();
   else socket.destroy();
 }

@@ -1,6 +1,7 @@
 // The sidecar as a whole: listeners, readiness and the two pipelines around one set of snapshots; started, drained and stopped together.
 
 import type { Socket } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
 import { HandfastError, messageOf } from '../errors.ts';
 import { type Listener, listen } from '../net/listener.ts';
 import { LocalAddresses } from '../net/local-addresses.ts';
@@ -26,6 +27,9 @@ export interface SidecarOptions {
   readonly log: Log;
   readonly now: () => number;
 }
+
+/** How long a connection that was cut may take to end before nobody waits for it any more. */
+const CUT_GRACE_MS = 2_000;
 
 /** The process's other well-known ports: captured traffic for them is never for the application. */
 const RESERVED_PORTS = [15000, 15008, 15020];
@@ -103,16 +107,21 @@ export class Sidecar {
   }
 
   /**
-   * Not ready any more and deaf to new inbound connections at once; the application may still call out while it finishes. Waits for open
-   * connections until the drain time is over, and closes everything.
+   * Not ready any more and deaf to new inbound connections at once; the application may still call out while it finishes. When every connection
+   * has ended or the drain time is over nothing more is accepted, and what is still open is cut. Always resolves.
    */
   async stop(): Promise<void> {
+    const { log, drainTimeoutMs } = this.#options;
     this.#state.draining = true;
     const [inboundListener, ...others] = this.#listeners;
-    const closing = inboundListener?.close();
-    this.#options.log.info({ connections: this.tracker.size }, 'draining');
-    await this.tracker.drain(this.#options.drainTimeoutMs);
-    await Promise.all([closing, ...others.map((listener) => listener.close()), this.#readiness.close()]);
+    const closing = [inboundListener?.close()];
+    log.info({ connections: this.tracker.size }, 'draining');
+    await this.tracker.idle(drainTimeoutMs);
+    closing.push(...others.map((listener) => listener.close()), this.#readiness.close());
+    this.tracker.cutAll('DRAINING', 'the sidecar is stopping and its drain time is over');
+    await this.tracker.idle(CUT_GRACE_MS);
+    // A listener is closed only with its last socket: one that does not end when it is cut must not keep the process.
+    await Promise.race([Promise.all(closing), delay(CUT_GRACE_MS, undefined, { ref: false })]);
   }
 }
 

@@ -1,6 +1,7 @@
 // Every open connection, from accept to its one record: counted, re-judged when the mesh changes, drained at the end.
 
 import type { Socket } from 'node:net';
+import type { ErrorCode } from '../errors.ts';
 import type { Log } from '../observe/log.ts';
 import { canonicalIp } from '../policy/ip.ts';
 import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
@@ -8,9 +9,6 @@ import type { Endpoint } from '../policy/model.ts';
 import type { Direction } from './connection.ts';
 import { connectionRecord } from './connection-record.ts';
 import { type Ending, Tracked } from './tracked.ts';
-
-/** How long a connection that was cut may take to end before nobody waits for it any more. */
-const CUT_GRACE_MS = 2_000;
 
 export class ConnectionTracker {
   readonly #open = new Set<Tracked>();
@@ -62,21 +60,20 @@ export class ConnectionTracker {
     }
   }
 
-  /** Resolves when every connection has ended; those still open at the deadline are cut. */
-  async drain(timeoutMs: number): Promise<void> {
+  /** Resolves when every connection has ended, or when the time is over. */
+  async idle(timeoutMs: number): Promise<void> {
     if (this.#open.size === 0) return;
-    const timers: NodeJS.Timeout[] = [];
+    let timer: NodeJS.Timeout | undefined;
     await new Promise<void>((resolve) => {
       this.#idle = resolve;
-      timers.push(
-        setTimeout(() => {
-          for (const tracked of [...this.#open]) tracked.cut('DRAINING', 'the sidecar is stopping and its drain time is over');
-        }, timeoutMs),
-        // What does not end when it is cut must not keep the process.
-        setTimeout(resolve, timeoutMs + CUT_GRACE_MS),
-      );
+      timer = setTimeout(resolve, timeoutMs);
     });
-    for (const timer of timers) clearTimeout(timer);
+    clearTimeout(timer);
+  }
+
+  /** Ends every connection. */
+  cutAll(code: ErrorCode, reason: string): void {
+    for (const tracked of [...this.#open]) tracked.cut(code, reason);
   }
 
   #finish(tracked: Tracked, ending: Ending, application: Socket | undefined): void {

@@ -81,7 +81,8 @@ export class Terminator {
     } finally {
       clearTimeout(timer);
       raw.removeListener('close', onClose);
-      this.#pending.delete(key);
+      // Its port may have been used again already.
+      if (this.#pending.get(key) === pending) this.#pending.delete(key);
     }
   }
 

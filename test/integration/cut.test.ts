@@ -48,6 +48,20 @@ it('a-socket-whose-shutdown-is-under-way-is-closed-and-says-so', async () => {
   }
 });
 
+it('a-socket-that-ended-with-bytes-still-to-write-is-reset: no clean end stands for a whole answer', async () => {
+  const { near, far } = await pair();
+  near.on('error', () => undefined);
+  far.pause();
+  near.end(Buffer.alloc(16 * 1024 * 1024));
+  // The far side does not read: most of it waits in this process.
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.ok(near.writableLength > 0);
+  const heard = collect(far);
+  cut(near);
+  far.resume();
+  assert.equal((await heard).error, 'ECONNRESET');
+});
+
 it('a-socket-that-tls-is-shutting-down-is-closed-and-says-so', async () => {
   const { near, far } = await pair();
   const heard = collect(far);

@@ -309,6 +309,30 @@ describe('drain', () => {
     assert.equal((await own.records.connection('outbound')).code, 'DRAINING');
   });
 
+  it('an-application-that-calls-again-whenever-it-is-cut-does-not-keep-the-sidecar', async () => {
+    await using application = await Application.start();
+    const own = await startSidecar({
+      namespace: 'foo',
+      name: 'sleep',
+      drainTimeoutMs: 100,
+      identity: await ca.identity('spiffe://cluster.local/ns/foo/sa/sleep'),
+    });
+    own.mesh.replace(meshOf({ workloads: [{ namespace: 'foo', name: 'sleep' }] }));
+    own.destination = application.endpoint;
+    let calling = true;
+    const call = () => {
+      const socket = connect(own.sidecar.ports.outbound, '127.0.0.1');
+      socket.on('error', () => undefined);
+      socket.on('close', () => calling && setImmediate(call));
+      socket.write('x');
+    };
+    for (let i = 0; i < 10; i++) call();
+    while (own.sidecar.tracker.size < 10) await new Promise((resolve) => setImmediate(resolve));
+    await own[Symbol.asyncDispose]();
+    calling = false;
+    assert.equal(own.sidecar.tracker.size, 0);
+  });
+
   it('connections-that-outstay-the-drain-time-are-cut', async () => {
     await using application = await Application.start();
     const own = await startSidecar({

@@ -329,6 +329,18 @@ describe('client and server together', opts, () => {
     assert.deepEqual(applied.all[1]?.upserts, { policy: 'STRICT', other: 'mended' });
   });
 
+  test('a correction that came before the refusal goes out behind it', opts, async () => {
+    const rig = await serve();
+    rig.cache.replace(A, resources({ x: 'bad' }));
+    const { received, send } = rawClient(rig);
+    send({ typeUrl: A });
+    const [first] = await received.count(1);
+    rig.cache.replace(A, resources({ x: 'good' }));
+    send({ typeUrl: A, responseNonce: first?.nonce ?? '', errorDetail: { code: 3, message: 'x is bad', details: [] } });
+    const both = await received.count(2);
+    assert.equal(Buffer.from(both[1]?.resources[0]?.resource?.value ?? []).toString(), 'good');
+  });
+
   test('a refusal of one type leaves the other served', opts, async () => {
     const rig = await serve();
     rig.cache.replace(A, resources({ x: 'bad' }));
