@@ -51,7 +51,10 @@ export class Terminator {
     // is the one that hands it over in time. The line itself is a secret and is not looked at.
     this.#server.on('keylog', (_secret, socket) => {
       const pending = this.#pending.get(keyOf(socket));
-      if (pending !== undefined) pending.socket ??= socket;
+      if (pending === undefined || pending.socket !== undefined) return;
+      pending.socket = socket;
+      // A client that ends in mid-handshake: on a socket that keeps half-close nothing else would say so before the deadline.
+      socket.once('end', () => leavingOpenSsl(() => pending.reject(closedDuringHandshake(socket))));
     });
   }
 

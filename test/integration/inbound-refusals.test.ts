@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { connect } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { type ConnectionOptions, connect as tlsConnect } from 'node:tls';
 import type { MutualTlsMode } from '../../src/policy/model.ts';
@@ -144,6 +144,29 @@ describe('STRICT', () => {
     const socket = connect(server.sidecar.ports.inbound, '127.0.0.1');
     socket.write(Buffer.from('160301000501000001ff', 'hex'));
     await assertRefused('PLAINTEXT_UNDER_STRICT', collect(socket));
+  });
+
+  it('client-that-ends-in-mid-handshake-is-let-go-at-once', async () => {
+    // A real ClientHello, taken from a client that dials somebody who only listens.
+    const listener = createServer().listen(0, '127.0.0.1');
+    await once(listener, 'listening');
+    const address = listener.address();
+    assert.ok(typeof address === 'object' && address !== null);
+    const client = tlsConnect({ host: '127.0.0.1', port: address.port, ALPNProtocols: ['istio'] });
+    client.on('error', () => undefined);
+    const [accepted] = await once(listener, 'connection');
+    const [hello] = await once(accepted, 'data');
+    client.destroy();
+    accepted.destroy();
+    listener.close();
+
+    const socket = connect({ port: server.sidecar.ports.inbound, host: '127.0.0.1', allowHalfOpen: true });
+    socket.end(hello);
+    // HANDSHAKE_TIMEOUT would be the deadline's word.
+    await assertRefused(
+      'HANDSHAKE_FAILED',
+      collect(socket).then(() => ({ text: '' })),
+    );
   });
 
   it('direct-dial-of-the-inbound-port', async () => {
