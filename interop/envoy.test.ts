@@ -6,7 +6,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { connect, createServer } from 'node:net';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -19,6 +19,7 @@ import { IdentitySource } from '../src/discovery/identity-source.ts';
 import { runSdsClient } from '../src/discovery/sds-client.ts';
 import { Snapshot } from '../src/snapshot.ts';
 import { clientContext } from '../src/tls/context.ts';
+import { freePort } from '../test/support/free-port.ts';
 import { Application, collect, meshOf, RecordingLog, type RunningSidecar, startSidecar } from '../test/support/sidecar-harness.ts';
 
 const ENVOY = fileURLToPath(new URL('../.interop/envoy/bin/envoy', import.meta.url));
@@ -27,15 +28,6 @@ const ROTATIONS = 20;
 
 const missing = existsSync(ENVOY) ? false : `there is no ${ENVOY}: run make interop`;
 if (missing !== false && process.env.CI === 'true') throw new Error(missing);
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  return typeof address === 'object' && address !== null ? address.port : 0;
-}
 
 interface EnvoyPorts {
   /** Plaintext in, mTLS out to `upstream`. */

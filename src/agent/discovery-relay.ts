@@ -5,33 +5,23 @@ import { type DeltaStream, serveDeltaStream } from '../discovery/delta-ads-serve
 import type { ResourceCache } from '../discovery/resource-cache.ts';
 import type { Log } from '../observe/log.ts';
 import { type AggregatedDiscoveryServiceServer, AggregatedDiscoveryServiceService } from '../wire/gen/envoy/service/discovery/v3/ads.ts';
-import { openSession, refusalStatus } from './sds-server.ts';
+import { StreamSession } from './stream-session.ts';
 import type { WorkloadSessions } from './workload-sessions.ts';
 
 export function addDiscoveryRelay(server: Server, deps: { sessions: WorkloadSessions; cache: ResourceCache; log: Log }): void {
   const service: AggregatedDiscoveryServiceServer = {
     deltaAggregatedResources: (call: DeltaStream) => {
-      const session = openSession(call, deps.sessions);
+      const session = StreamSession.open(call, deps);
       if (session === undefined) return;
-      let ended = false;
-      const end = () => {
-        ended = true;
-        session.release();
-      };
-      call.on('end', end);
-      call.on('cancelled', end);
-      call.on('error', end);
       // Requests wait in the stream until the token is proven.
       call.pause();
       session.rotator.ready.then(
         ({ svid }) => {
-          if (ended) return;
+          if (session.ended) return;
           serveDeltaStream(call, { cache: deps.cache, peer: svid.id.uri, log: deps.log });
           call.resume();
         },
-        (error) => {
-          if (!ended) call.emit('error', refusalStatus(error));
-        },
+        () => undefined,
       );
     },
   };

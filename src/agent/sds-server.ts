@@ -4,14 +4,14 @@ import { randomUUID } from 'node:crypto';
 import { type Server, type ServerDuplexStream, status } from '@grpc/grpc-js';
 import { secretNames } from '../discovery/identity-source.ts';
 import { typeUrls } from '../discovery/type-urls.ts';
-import { HandfastError, messageOf } from '../errors.ts';
 import type { Log } from '../observe/log.ts';
 import type { Identity } from '../spiffe/identity.ts';
 import { Secret } from '../wire/gen/envoy/extensions/transport_sockets/tls/v3/secret.ts';
 import type { DiscoveryRequest, DiscoveryResponse } from '../wire/gen/envoy/service/discovery/v3/discovery.ts';
 import { type SecretDiscoveryServiceServer, SecretDiscoveryServiceService } from '../wire/gen/envoy/service/secret/v3/sds.ts';
-import { bearerToken, statusError } from '../wire/grpc.ts';
-import type { WorkloadSession, WorkloadSessions } from './workload-sessions.ts';
+import { statusError } from '../wire/grpc.ts';
+import { StreamSession } from './stream-session.ts';
+import type { WorkloadSessions } from './workload-sessions.ts';
 
 type SdsStream = ServerDuplexStream<DiscoveryRequest, DiscoveryResponse>;
 
@@ -20,40 +20,15 @@ export function addSdsService(server: Server, deps: { sessions: WorkloadSessions
   server.addService(SecretDiscoveryServiceService, service);
 }
 
-/** Opens the caller's session, or ends the stream with the status that says why not. */
-export function openSession(
-  call: { metadata: SdsStream['metadata']; emit(event: 'error', error: unknown): boolean },
-  sessions: WorkloadSessions,
-): WorkloadSession | undefined {
-  const token = bearerToken(call.metadata);
-  if (token === undefined) {
-    call.emit('error', statusError(status.UNAUTHENTICATED, 'send the workload\'s token as authorization metadata: "Bearer <token>"'));
-    return undefined;
-  }
-  try {
-    return sessions.acquire(token);
-  } catch (error) {
-    call.emit('error', statusError(status.RESOURCE_EXHAUSTED, messageOf(error)));
-    return undefined;
-  }
-}
-
-/** The status for a session whose token or certificate was refused. */
-export function refusalStatus(error: unknown) {
-  const unauthenticated = error instanceof HandfastError && error.code === 'TOKEN_REFUSED';
-  return statusError(unauthenticated ? status.UNAUTHENTICATED : status.UNAVAILABLE, messageOf(error));
-}
-
 function serveSds(call: SdsStream, deps: { sessions: WorkloadSessions; log: Log }): void {
-  const session = openSession(call, deps.sessions);
+  const session = StreamSession.open(call, { sessions: deps.sessions, onEnd: () => unsubscribe() });
   if (session === undefined) return;
   const { rotator } = session;
   let names: readonly string[] = [];
   let nonce = '';
-  let ended = false;
 
   const push = (identity: Identity) => {
-    if (ended || names.length === 0) return;
+    if (names.length === 0) return;
     nonce = randomUUID();
     call.write({
       versionInfo: identity.svid.serial,
@@ -63,17 +38,6 @@ function serveSds(call: SdsStream, deps: { sessions: WorkloadSessions; log: Log 
     });
   };
   const unsubscribe = rotator.identity.subscribe(push);
-  const end = () => {
-    if (ended) return;
-    ended = true;
-    unsubscribe();
-    session.release();
-  };
-
-  // A token that is refused ends the stream, also one that never asks for anything.
-  rotator.ready.catch((error) => {
-    if (!ended) call.emit('error', refusalStatus(error));
-  });
   const answer = (request: DiscoveryRequest, identity: Identity) => {
     const { id } = identity.svid;
     if (request.errorDetail !== undefined) {
@@ -101,17 +65,12 @@ function serveSds(call: SdsStream, deps: { sessions: WorkloadSessions; log: Log 
   call.on('data', (request: DiscoveryRequest) => {
     rotator.ready.then(
       (first) => {
-        if (!ended) answer(request, rotator.identity.current ?? first);
+        if (!session.ended) answer(request, rotator.identity.current ?? first);
       },
       () => undefined,
     );
   });
-  call.on('end', () => {
-    end();
-    call.end();
-  });
-  call.on('cancelled', end);
-  call.on('error', end);
+  call.on('end', () => call.end());
 }
 
 function sameNames(a: readonly string[], b: readonly string[]): boolean {

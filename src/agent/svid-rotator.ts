@@ -1,8 +1,6 @@
 // One workload's certificate, kept fresh: a new key and CSR at half life with jitter, retried until it works. Keys live in memory alone.
 
-import { generateKeyPair } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
-import { promisify } from 'node:util';
 import type { CaClient } from '../ca/client.ts';
 import { Backoff } from '../discovery/backoff.ts';
 import { HandfastError, messageOf } from '../errors.ts';
@@ -10,10 +8,9 @@ import type { Log } from '../observe/log.ts';
 import { Snapshot } from '../snapshot.ts';
 import { createCsr } from '../spiffe/csr.ts';
 import type { Identity } from '../spiffe/identity.ts';
+import { generateP256, pkcs8Pem } from '../spiffe/p256.ts';
 import { parseTrustBundle } from '../spiffe/trust-bundle.ts';
 import { parseX509Svid } from '../spiffe/x509-svid.ts';
-
-const generateKeyPairAsync = promisify(generateKeyPair);
 
 export interface RotationPlan {
   /** Renew this often, in milliseconds, whatever the lifetime. Undefined: at half life. */
@@ -42,9 +39,9 @@ export class SvidRotator {
   }
 
   async #issue(): Promise<Identity> {
-    const keys = await generateKeyPairAsync('ec', { namedCurve: 'P-256' });
+    const keys = await generateP256();
     const { chain, bundle } = await this.#deps.ca.sign({ csr: createCsr(keys), token: this.#deps.token });
-    const svid = parseX509Svid({ chain, key: keys.privateKey.export({ type: 'pkcs8', format: 'pem' }).toString() });
+    const svid = parseX509Svid({ chain, key: pkcs8Pem(keys.privateKey) });
     const identity = Object.freeze({ svid, bundle: parseTrustBundle(bundle, svid.id.trustDomain) });
     this.identity.replace(identity);
     return identity;

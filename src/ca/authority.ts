@@ -1,18 +1,16 @@
 // The certificate authority: a root that signs intermediates only, an intermediate that signs leaves. Kept as two files, each a key with
 // its certificate, so that neither can be there without the other.
 
-import { createPrivateKey, generateKeyPair, type KeyObject, X509Certificate } from 'node:crypto';
+import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 import { HandfastError, messageOf } from '../errors.ts';
 import type { Log } from '../observe/log.ts';
+import { generateP256, isP256, pkcs8Pem } from '../spiffe/p256.ts';
 import { pemBlocks } from '../spiffe/pem.ts';
 import type { SpiffeId } from '../spiffe/spiffe-id.ts';
 import { createCaCertificate, createSvidCertificate, newSerial } from './certificate.ts';
-import { isP256, keySigner } from './signer.ts';
+import { keySigner } from './signer.ts';
 import { readOrCreate, replacePrivate } from './state-file.ts';
-
-const generateKeyPairAsync = promisify(generateKeyPair);
 
 const SECOND = 1000;
 const DAY = 86_400 * SECOND;
@@ -149,7 +147,7 @@ function intermediateName(trustDomain: string): string {
 }
 
 async function makeRoot({ trustDomain, now }: AuthorityOptions): Promise<string> {
-  const { publicKey, privateKey } = await generateKeyPairAsync('ec', { namedCurve: 'P-256' });
+  const { publicKey, privateKey } = await generateP256();
   const certificate = await createCaCertificate({
     commonName: rootName(trustDomain),
     trustDomain,
@@ -158,11 +156,11 @@ async function makeRoot({ trustDomain, now }: AuthorityOptions): Promise<string>
     issuer: { commonName: rootName(trustDomain), signer: keySigner(privateKey) },
     validity: { notBefore: now() - BACKDATE, notAfter: now() + ROOT_LIFETIME },
   });
-  return keyPem(privateKey) + certificate;
+  return pkcs8Pem(privateKey) + certificate;
 }
 
 async function makeIntermediate(root: CaKeyPair, { trustDomain, now }: AuthorityOptions): Promise<string> {
-  const { publicKey, privateKey } = await generateKeyPairAsync('ec', { namedCurve: 'P-256' });
+  const { publicKey, privateKey } = await generateP256();
   const certificate = await createCaCertificate({
     commonName: intermediateName(trustDomain),
     trustDomain,
@@ -171,11 +169,7 @@ async function makeIntermediate(root: CaKeyPair, { trustDomain, now }: Authority
     issuer: { commonName: rootName(trustDomain), signer: keySigner(root.key) },
     validity: { notBefore: now() - BACKDATE, notAfter: Math.min(now() + INTERMEDIATE_LIFETIME, root.certificate.validToDate.getTime()) },
   });
-  return keyPem(privateKey) + certificate;
-}
-
-function keyPem(key: KeyObject): string {
-  return key.export({ type: 'pkcs8', format: 'pem' }).toString();
+  return pkcs8Pem(privateKey) + certificate;
 }
 
 function parseKeyPair(pem: string, path: string): CaKeyPair {

@@ -20,10 +20,11 @@ import {
   unsignedInteger,
   utf8String,
 } from '../spiffe/der-builder.ts';
+import { OID_ECDSA_SHA256 } from '../spiffe/p256.ts';
 import { parseSpiffeId, type SpiffeId } from '../spiffe/spiffe-id.ts';
 import type { Signer } from './signer.ts';
 
-const ECDSA_SHA256 = () => sequence(oid('1.2.840.10045.4.3.2'));
+const ECDSA_SHA256 = () => sequence(oid(OID_ECDSA_SHA256));
 const KEY_USAGE = '2.5.29.15';
 const BASIC_CONSTRAINTS = '2.5.29.19';
 const EXTENDED_KEY_USAGE = '2.5.29.37';

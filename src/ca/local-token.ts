@@ -1,14 +1,11 @@
 // Tokens for one machine: JWTs (RFC 7519) signed by a key beside the CA's. They say what a Kubernetes service-account token says:
 // which namespace and service account the holder runs as.
 
-import { createPrivateKey, createPublicKey, generateKeyPair, type KeyObject, randomUUID, sign, verify } from 'node:crypto';
+import { createPrivateKey, createPublicKey, type KeyObject, randomUUID, sign, verify } from 'node:crypto';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 import { HandfastError, messageOf } from '../errors.ts';
-import { isP256 } from './signer.ts';
+import { generateP256, isP256, pkcs8Pem } from '../spiffe/p256.ts';
 import { readOrCreate, readPrivate } from './state-file.ts';
-
-const generateKeyPairAsync = promisify(generateKeyPair);
 
 export const DEFAULT_AUDIENCE = 'handfast-ca';
 const ISSUER = 'handfast/local';
@@ -35,8 +32,8 @@ export interface TokenProver {
 export async function openLocalTokenKey(dir: string): Promise<KeyObject> {
   const path = keyPath(dir);
   const pem = await readOrCreate(path, async () => {
-    const { privateKey } = await generateKeyPairAsync('ec', { namedCurve: 'P-256' });
-    return privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
+    const { privateKey } = await generateP256();
+    return pkcs8Pem(privateKey);
   });
   return parseKey(path, pem);
 }

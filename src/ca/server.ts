@@ -1,7 +1,7 @@
 // The CA's RPC: istio.v1.auth.IstioCertificateService. Whoever holds a workload's token may have a certificate for that workload, no other.
 
 import { type Server, type ServerUnaryCall, type sendUnaryData, status } from '@grpc/grpc-js';
-import { HandfastError } from '../errors.ts';
+import { HandfastError, messageOf } from '../errors.ts';
 import type { Log } from '../observe/log.ts';
 import { readCsr } from '../spiffe/csr.ts';
 import { workloadSpiffeId } from '../spiffe/spiffe-id.ts';
@@ -22,7 +22,7 @@ export function addCaService(server: Server, deps: { authority: Authority; prove
         (issued) => callback(null, { certChain: [...issued.chain] }),
         (error) => {
           deps.log.warn(
-            { code: error instanceof HandfastError ? error.code : 'INTERNAL', reason: String(error.message) },
+            { code: error instanceof HandfastError ? error.code : 'INTERNAL', reason: messageOf(error) },
             'certificate refused',
           );
           callback(statusOf(error));

@@ -11,11 +11,6 @@ export interface Signer {
   sign(bytes: Buffer): Promise<Buffer>;
 }
 
-/** Every key of ours is: certificates and tokens name their algorithm, whatever signs. */
-export function isP256(key: KeyObject): boolean {
-  return key.asymmetricKeyType === 'ec' && key.asymmetricKeyDetails?.namedCurve === 'prime256v1';
-}
-
 export function keySigner(privateKey: KeyObject): Signer {
   return {
     publicKey: createPublicKey(privateKey),

@@ -101,12 +101,11 @@ export function usableIdentity({ identity, now }: Pick<PipelineContext, 'identit
 
 /** A dial whose failure is coded and says to whom. */
 export async function dialUpstream(tracked: Tracked, options: DialOptions): Promise<Socket> {
-  const where = show({ address: options.host, port: options.port });
   try {
     return tracked.own(await dial({ ...options, signal: tracked.signal }));
   } catch (cause) {
     if (cause instanceof DialTimeout) throw new HandfastError('DIAL_TIMEOUT', cause.message, { cause });
-    throw new HandfastError('DIAL_FAILED', `${where}: ${messageOf(cause)}`, { cause });
+    throw new HandfastError('DIAL_FAILED', `${show({ address: options.host, port: options.port })}: ${messageOf(cause)}`, { cause });
   }
 }
 
@@ -115,11 +114,10 @@ export function enforce(verdict: Verdict): void {
   if (!verdict.allowed) throw new HandfastError(verdict.code, verdict.reason);
 }
 
-/** A check that throws, as a verdict on an open connection. */
-export function judging(check: () => void): Verdict {
+/** A verdict on an open connection, also where the way to it throws. */
+export function judging(judge: () => Verdict): Verdict {
   try {
-    check();
-    return { allowed: true };
+    return judge();
   } catch (error) {
     if (!(error instanceof HandfastError)) throw error;
     // A pod that left the registry is draining: what is open was allowed, and no switch says otherwise. New connections are refused.

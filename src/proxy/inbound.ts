@@ -1,4 +1,4 @@
-// Inbound: listener -> original destination -> policy -> (sniff only if PERMISSIVE) -> terminate TLS -> verify the peer -> the application -> splice.
+// Inbound: listener -> original destination -> policy -> sniff -> terminate TLS -> verify the peer -> the application -> splice.
 
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
@@ -136,9 +136,7 @@ function settle(tracked: Tracked, judged: Judged, admitted: Admitted, context: P
 }
 
 function rejudge(mesh: MeshSnapshot, of: { judged: Judged; transport: Transport; context: PipelineContext }): Verdict {
-  return judging(() =>
-    enforce(decideInbound(switchFor(selfIn(mesh, of.context).policy, of.judged.originalDestination.port), of.transport)),
-  );
+  return judging(() => decideInbound(switchFor(selfIn(mesh, of.context).policy, of.judged.originalDestination.port), of.transport));
 }
 
 function dialApplication(tracked: Tracked, judged: Judged, context: PipelineContext): Promise<Socket> {

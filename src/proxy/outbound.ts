@@ -152,7 +152,8 @@ function rejudgePlaintext(mesh: MeshSnapshot, of: { upstream: Endpoint; register
   // A pod that left the registry is left alone: it is draining.
   if (of.registered) return { allowed: true };
   return judging(() => {
-    if (selfIn(mesh, of.context).policy.outbound !== 'ALLOW_ANY') throw unknownDestination(of.upstream);
+    if (selfIn(mesh, of.context).policy.outbound === 'ALLOW_ANY') return { allowed: true };
+    throw unknownDestination(of.upstream);
   });
 }
 

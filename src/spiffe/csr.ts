@@ -5,10 +5,10 @@ import { HandfastError, messageOf } from '../errors.ts';
 import { DerTag, derChildren, derOid, readDer } from './der.ts';
 import { bitString, explicit, fromOwnDer, oid, pemOf, sequence, set, spiffeSan, toDer, unsignedInteger } from './der-builder.ts';
 import { extensionsByOid, SUBJECT_ALT_NAME, uriSans } from './leaf.ts';
+import { isP256, OID_ECDSA_SHA256 } from './p256.ts';
 import { pemBlocks } from './pem.ts';
 import type { SpiffeId } from './spiffe-id.ts';
 
-const OID_ECDSA_SHA256 = '1.2.840.10045.4.3.2';
 const OID_EXTENSION_REQUEST = '1.2.840.113549.1.9.14';
 const MAX_PEM_BYTES = 16_384;
 
@@ -56,7 +56,7 @@ function parse(der: Buffer): CsrContent {
   const [algorithmOid] = derChildren(algorithm);
   if (spki === undefined || algorithmOid === undefined) throw new Error('a part is missing');
   const publicKey = createPublicKey({ key: spki.raw, format: 'der', type: 'spki' });
-  if (publicKey.asymmetricKeyType !== 'ec' || publicKey.asymmetricKeyDetails?.namedCurve !== 'prime256v1') {
+  if (!isP256(publicKey)) {
     throw new HandfastError('CSR_REFUSED', 'the key must be ECDSA on P-256');
   }
   if (derOid(algorithmOid) !== OID_ECDSA_SHA256) throw new HandfastError('CSR_REFUSED', 'the signature must be ECDSA with SHA-256');

@@ -4,10 +4,11 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { connect, createServer } from 'node:net';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { freePort } from '../support/free-port.ts';
 import { type Pem, TestCa } from '../support/pki.ts';
 import { Application, collect, meshOf, startSidecar } from '../support/sidecar-harness.ts';
 
@@ -79,17 +80,12 @@ describe('openssl as the server of the outbound side', () => {
     ['impostor', false],
   ] as const) {
     it(`with the identity of ${serviceAccount} it is ${allowed ? 'reached' : 'refused'}`, async () => {
-      const free = createServer().listen(0, '127.0.0.1');
-      await once(free, 'listening');
-      const address = free.address();
-      assert.ok(typeof address === 'object' && address !== null);
-      free.close();
-      await once(free, 'close');
+      const port = await freePort();
       const server = await files('server', await ca.svid(`spiffe://cluster.local/ns/bar/sa/${serviceAccount}`));
       const args = [
         's_server',
         '-accept',
-        `127.0.0.1:${address.port}`,
+        `127.0.0.1:${port}`,
         '-alpn',
         'istio',
         '-Verify',
@@ -116,7 +112,7 @@ describe('openssl as the server of the outbound side', () => {
           ],
         }),
       );
-      client.destination = { address: '127.0.0.1', port: address.port };
+      client.destination = { address: '127.0.0.1', port: port };
       const socket = connect(client.sidecar.ports.outbound, '127.0.0.1');
       socket.write('hello\n');
       if (allowed) {

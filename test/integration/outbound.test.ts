@@ -2,8 +2,9 @@
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { connect, createServer, type Socket } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
+import { freePort } from '../support/free-port.ts';
 import { TestCa } from '../support/pki.ts';
 import { Application, collect, type MeshSpec, meshOf, type RunningSidecar, startSidecar } from '../support/sidecar-harness.ts';
 
@@ -273,13 +274,7 @@ describe('destinations nobody registered', () => {
   });
 
   it('refused-dial-is-a-reset', async () => {
-    const closed = createServer().listen(0, '127.0.0.1');
-    await once(closed, 'listening');
-    const address = closed.address();
-    assert.ok(typeof address === 'object' && address !== null);
-    closed.close();
-    await once(closed, 'close');
-    client.destination = { address: '127.0.0.1', port: address.port };
+    client.destination = { address: '127.0.0.1', port: await freePort() };
     client.mesh.replace(meshOf({ workloads: [{ namespace: 'foo', name: 'sleep' }] }));
     assert.equal((await hello()).error, 'ECONNRESET');
     assert.equal((await client.records.connection('outbound')).code, 'DIAL_FAILED');
