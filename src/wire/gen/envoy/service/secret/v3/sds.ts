@@ -16,7 +16,12 @@ import {
   type Metadata,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
-import { DiscoveryRequest, DiscoveryResponse } from "../../discovery/v3/discovery.ts";
+import {
+  DeltaDiscoveryRequest,
+  DeltaDiscoveryResponse,
+  DiscoveryRequest,
+  DiscoveryResponse,
+} from "../../discovery/v3/discovery.ts";
 
 export const protobufPackage = "envoy.service.secret.v3";
 
@@ -26,6 +31,17 @@ export const protobufFileName = "envoy/service/secret/v3/sds.proto";
 
 export type SecretDiscoveryServiceService = typeof SecretDiscoveryServiceService;
 export const SecretDiscoveryServiceService = {
+  deltaSecrets: {
+    path: "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets" as const,
+    requestStream: true as const,
+    responseStream: true as const,
+    requestSerialize: (value: DeltaDiscoveryRequest): Buffer =>
+      Buffer.from(DeltaDiscoveryRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): DeltaDiscoveryRequest => DeltaDiscoveryRequest.decode(value),
+    responseSerialize: (value: DeltaDiscoveryResponse): Buffer =>
+      Buffer.from(DeltaDiscoveryResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): DeltaDiscoveryResponse => DeltaDiscoveryResponse.decode(value),
+  },
   streamSecrets: {
     path: "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets" as const,
     requestStream: true as const,
@@ -38,10 +54,17 @@ export const SecretDiscoveryServiceService = {
 } as const;
 
 export interface SecretDiscoveryServiceServer extends UntypedServiceImplementation {
+  deltaSecrets: handleBidiStreamingCall<DeltaDiscoveryRequest, DeltaDiscoveryResponse>;
   streamSecrets: handleBidiStreamingCall<DiscoveryRequest, DiscoveryResponse>;
 }
 
 export interface SecretDiscoveryServiceClient extends Client {
+  deltaSecrets(): ClientDuplexStream<DeltaDiscoveryRequest, DeltaDiscoveryResponse>;
+  deltaSecrets(options: Partial<CallOptions>): ClientDuplexStream<DeltaDiscoveryRequest, DeltaDiscoveryResponse>;
+  deltaSecrets(
+    metadata: Metadata,
+    options?: Partial<CallOptions>,
+  ): ClientDuplexStream<DeltaDiscoveryRequest, DeltaDiscoveryResponse>;
   streamSecrets(): ClientDuplexStream<DiscoveryRequest, DiscoveryResponse>;
   streamSecrets(options: Partial<CallOptions>): ClientDuplexStream<DiscoveryRequest, DiscoveryResponse>;
   streamSecrets(

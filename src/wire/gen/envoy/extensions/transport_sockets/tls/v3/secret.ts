@@ -6,6 +6,7 @@
 
 /* eslint-disable */
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
+import { Any } from "../../../../../google/protobuf/any.ts";
 import { DataSource } from "../../../../config/core/v3/base.ts";
 
 export const protobufPackage = "envoy.extensions.transport_sockets.tls.v3";
@@ -20,16 +21,38 @@ export interface TlsCertificate {
   password: DataSource | undefined;
 }
 
+/** envoy.config.core.v3.TypedExtensionConfig upstream. */
+export interface TypedExtensionConfig {
+  name: string;
+  typedConfig: Any | undefined;
+}
+
 export interface CertificateValidationContext {
   trustedCa: DataSource | undefined;
+  crl: DataSource | undefined;
+  customValidatorConfig: TypedExtensionConfig | undefined;
+}
+
+export interface SPIFFECertValidatorConfig {
+  trustDomains: SPIFFECertValidatorConfig_TrustDomain[];
+}
+
+export interface SPIFFECertValidatorConfig_TrustDomain {
+  name: string;
+  trustBundle: DataSource | undefined;
+}
+
+export interface GenericSecret {
+  secret: DataSource | undefined;
 }
 
 export interface Secret {
   name: string;
-  type: { $case: "tlsCertificate"; value: TlsCertificate } | {
-    $case: "validationContext";
-    value: CertificateValidationContext;
-  } | undefined;
+  type:
+    | { $case: "tlsCertificate"; value: TlsCertificate }
+    | { $case: "validationContext"; value: CertificateValidationContext }
+    | { $case: "genericSecret"; value: GenericSecret }
+    | undefined;
 }
 
 function createBaseTlsCertificate(): TlsCertificate {
@@ -100,14 +123,77 @@ export const TlsCertificate: MessageFns<TlsCertificate> = {
   },
 };
 
+function createBaseTypedExtensionConfig(): TypedExtensionConfig {
+  return { name: "", typedConfig: undefined };
+}
+
+export const TypedExtensionConfig: MessageFns<TypedExtensionConfig> = {
+  encode(message: TypedExtensionConfig, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.typedConfig !== undefined) {
+      Any.encode(message.typedConfig, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TypedExtensionConfig {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTypedExtensionConfig();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.typedConfig = Any.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
 function createBaseCertificateValidationContext(): CertificateValidationContext {
-  return { trustedCa: undefined };
+  return { trustedCa: undefined, crl: undefined, customValidatorConfig: undefined };
 }
 
 export const CertificateValidationContext: MessageFns<CertificateValidationContext> = {
   encode(message: CertificateValidationContext, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.trustedCa !== undefined) {
       DataSource.encode(message.trustedCa, writer.uint32(10).fork()).join();
+    }
+    if (message.crl !== undefined) {
+      DataSource.encode(message.crl, writer.uint32(58).fork()).join();
+    }
+    if (message.customValidatorConfig !== undefined) {
+      TypedExtensionConfig.encode(message.customValidatorConfig, writer.uint32(98).fork()).join();
     }
     return writer;
   },
@@ -131,6 +217,171 @@ export const CertificateValidationContext: MessageFns<CertificateValidationConte
             }
 
             message.trustedCa = DataSource.decode(reader, reader.uint32());
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.crl = DataSource.decode(reader, reader.uint32());
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.customValidatorConfig = TypedExtensionConfig.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseSPIFFECertValidatorConfig(): SPIFFECertValidatorConfig {
+  return { trustDomains: [] };
+}
+
+export const SPIFFECertValidatorConfig: MessageFns<SPIFFECertValidatorConfig> = {
+  encode(message: SPIFFECertValidatorConfig, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.trustDomains) {
+      SPIFFECertValidatorConfig_TrustDomain.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SPIFFECertValidatorConfig {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSPIFFECertValidatorConfig();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.trustDomains.push(SPIFFECertValidatorConfig_TrustDomain.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseSPIFFECertValidatorConfig_TrustDomain(): SPIFFECertValidatorConfig_TrustDomain {
+  return { name: "", trustBundle: undefined };
+}
+
+export const SPIFFECertValidatorConfig_TrustDomain: MessageFns<SPIFFECertValidatorConfig_TrustDomain> = {
+  encode(message: SPIFFECertValidatorConfig_TrustDomain, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.trustBundle !== undefined) {
+      DataSource.encode(message.trustBundle, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SPIFFECertValidatorConfig_TrustDomain {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSPIFFECertValidatorConfig_TrustDomain();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.trustBundle = DataSource.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseGenericSecret(): GenericSecret {
+  return { secret: undefined };
+}
+
+export const GenericSecret: MessageFns<GenericSecret> = {
+  encode(message: GenericSecret, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.secret !== undefined) {
+      DataSource.encode(message.secret, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GenericSecret {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGenericSecret();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.secret = DataSource.decode(reader, reader.uint32());
             continue;
           }
         }
@@ -161,6 +412,9 @@ export const Secret: MessageFns<Secret> = {
         break;
       case "validationContext":
         CertificateValidationContext.encode(message.type.value, writer.uint32(34).fork()).join();
+        break;
+      case "genericSecret":
+        GenericSecret.encode(message.type.value, writer.uint32(42).fork()).join();
         break;
     }
     return writer;
@@ -204,6 +458,14 @@ export const Secret: MessageFns<Secret> = {
               $case: "validationContext",
               value: CertificateValidationContext.decode(reader, reader.uint32()),
             };
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.type = { $case: "genericSecret", value: GenericSecret.decode(reader, reader.uint32()) };
             continue;
           }
         }
