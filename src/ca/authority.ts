@@ -1,191 +1,189 @@
-// The certificate authority: a root that signs intermediates only, an intermediate that signs leaves. Kept as two files, each a key with
-// its certificate, so that neither can be there without the other.
+// The certificate authority: roots that sign intermediates only, an intermediate that signs leaves and CRLs, keys that sign JWTs, a ledger of
+// everything that was issued. One process owns its state directory at a time.
 
-import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
-import { join } from 'node:path';
-import { HandfastError, messageOf } from '../errors.ts';
-import type { Log } from '../observe/log.ts';
-import { generateP256, isP256, pkcs8Pem } from '../spiffe/p256.ts';
-import { pemBlocks } from '../spiffe/pem.ts';
+import { messageOf } from '../errors.ts';
+import type { Snapshot } from '../snapshot.ts';
 import type { SpiffeId } from '../spiffe/spiffe-id.ts';
-import { createCaCertificate, createSvidCertificate, newSerial } from './certificate.ts';
-import { keySigner } from './signer.ts';
-import { readOrCreate, replacePrivate } from './state-file.ts';
+import { type AuthorityOptions, withLifetimes } from './authority-options.ts';
+import { type AuthorityParts, closeParts, openParts } from './authority-parts.ts';
+import type { IssuanceLedger } from './issuance-ledger.ts';
+import { type SignedJwtSvid, signJwtSvid } from './jwt-svid-signer.ts';
+import type { LedgerEntry } from './ledger-entry.ts';
+import type { RevocationState } from './revocation-state.ts';
+import type { RevocationTarget } from './revocation-target.ts';
+import type { RevocationEffect, RevocationRequest } from './revocations.ts';
+import type { RotationStage } from './rotation-state.ts';
+import { type IssuedSvid, type IssueRequest, SvidIssuer } from './svid-issuer.ts';
+import type { CaTrust } from './trust-publisher.ts';
 
-const SECOND = 1000;
-const DAY = 86_400 * SECOND;
-const ROOT_LIFETIME = 10 * 365 * DAY;
-const INTERMEDIATE_LIFETIME = 365 * DAY;
-/** Clocks differ between nodes: a leaf is valid from a little before it was asked for. */
-const BACKDATE = 60 * SECOND;
+export type { IssuedSvid, IssueRequest } from './svid-issuer.ts';
 
-/** Bounds of `--svid-ttl`, in milliseconds. */
-export const svidTtlBounds = { min: 10 * SECOND, max: DAY } as const;
-
-/** Leaf, intermediate, root: PEM, in that order, as Istio's CA answers. */
-export interface IssuedSvid {
-  readonly chain: readonly [leaf: string, intermediate: string, root: string];
-  readonly serial: string;
-  readonly notAfter: number;
-}
-
-interface CaKeyPair {
-  readonly key: KeyObject;
-  readonly certificatePem: string;
-  readonly certificate: X509Certificate;
-}
-
-interface AuthorityOptions {
-  readonly dir: string;
-  readonly trustDomain: string;
-  readonly svidTtlMs: number;
-  readonly log?: Log;
-  readonly now: () => number;
-}
+const MAINTAIN_EVERY_MS = 30_000;
+/** The CA's own certificate, which it replaces by itself below a new root. */
+export const OWN_PURPOSE = 'ca';
 
 export class Authority {
   readonly trustDomain: string;
-  readonly #options: AuthorityOptions;
-  readonly #root: CaKeyPair;
-  #intermediate: CaKeyPair;
-  #renewing: Promise<void> | undefined;
+  readonly #options: ReturnType<typeof withLifetimes>;
+  readonly #parts: AuthorityParts;
+  readonly #issuer: SvidIssuer;
+  readonly #timer: NodeJS.Timeout | undefined;
+  /** The last of the changes to keys, stages and revocations: they go one at a time. */
+  #last: Promise<unknown> = Promise.resolve();
 
-  private constructor(options: AuthorityOptions, keys: { root: CaKeyPair; intermediate: CaKeyPair }) {
+  private constructor(options: ReturnType<typeof withLifetimes>, parts: AuthorityParts) {
     this.trustDomain = options.trustDomain;
     this.#options = options;
-    this.#root = keys.root;
-    this.#intermediate = keys.intermediate;
+    this.#parts = parts;
+    const beforeSigning = async () => {
+      // The old intermediate signs on while it lives, should this fail; the next request tries again.
+      if (parts.rotation.intermediateIsDue(options.now())) await this.#maintainQuietly();
+    };
+    this.#issuer = new SvidIssuer({ ...options, ...parts, beforeSigning });
+    const every = options.maintainEveryMs ?? MAINTAIN_EVERY_MS;
+    if (every > 0) this.#timer = setInterval(() => void this.#maintainQuietly(), every).unref();
   }
 
-  /** Reads the CA from `dir`, or makes it there on first start. Throws STATE_INVALID for files that cannot be this CA's. */
+  /** Reads the CA from `dir`, or makes it there on first start. Throws STATE_INVALID for files that cannot be this CA's, or that another process uses. */
   static async open(options: AuthorityOptions): Promise<Authority> {
-    const { svidTtlMs } = options;
-    if (!(svidTtlMs >= svidTtlBounds.min && svidTtlMs <= svidTtlBounds.max)) {
-      throw new HandfastError(
-        'CONFIG_INVALID',
-        `SVID lifetime ${svidTtlMs / SECOND} s: from ${svidTtlBounds.min / SECOND} s to 24 h is accepted`,
-      );
+    const complete = withLifetimes(options);
+    const authority = new Authority(complete, await openParts(complete));
+    try {
+      await authority.maintain();
+      return authority;
+    } catch (error) {
+      await authority.close();
+      throw error;
     }
-    const rootPath = join(options.dir, 'root.pem');
-    const root = parseKeyPair(await readOrCreate(rootPath, () => makeRoot(options)), rootPath);
-    if (!root.certificate.verify(root.certificate.publicKey))
-      throw new HandfastError('STATE_INVALID', `${rootPath}: the root is not self-signed`);
-    if (root.certificate.subjectAltName !== `URI:spiffe://${options.trustDomain}`) {
-      throw new HandfastError(
-        'STATE_INVALID',
-        `${rootPath} is the root of ${root.certificate.subjectAltName ?? 'no trust domain'}, not of ${options.trustDomain}: give --trust-domain its name, or another --state directory`,
-      );
-    }
-    const path = join(options.dir, 'intermediate.pem');
-    const intermediate = parseKeyPair(await readOrCreate(path, () => makeIntermediate(root, options)), path);
-    if (!intermediate.certificate.checkIssued(root.certificate) || !intermediate.certificate.verify(root.certificate.publicKey)) {
-      throw new HandfastError('STATE_INVALID', `${path} was not issued by ${rootPath}: remove it to have a new one made`);
-    }
-    return new Authority(options, { root, intermediate });
   }
 
-  /** The root in PEM: what everybody in the trust domain verifies against. */
+  /** What everybody verifies with; replaced on any change. Never without a value once the CA is open. */
+  get trust(): Snapshot<CaTrust> {
+    return this.#parts.publisher.trust;
+  }
+
+  /** Every current root in PEM. */
   get bundlePem(): string {
-    return this.#root.certificatePem;
+    return this.#parts.rotation.bundlePem;
   }
 
-  /** Signs a leaf for `id`, which the caller has proven. A shorter `ttlMs` is honoured, a longer one is not. Throws STATE_INVALID once the CA has expired. */
-  async issue(request: { id: SpiffeId; publicKey: KeyObject; ttlMs?: number }): Promise<IssuedSvid> {
-    const now = this.#options.now();
-    await this.#renewIntermediate(now).catch((error) => {
-      // The old one signs on while it lives; the next request tries again.
-      this.#options.log?.error({ reason: messageOf(error) }, 'intermediate not renewed');
+  /** For look-ups; entries are made by `issue` alone. */
+  get ledger(): Pick<IssuanceLedger, 'bySerial' | 'bySpiffeId' | 'byKeyId' | 'byNode' | 'live' | 'size'> {
+    return this.#parts.ledger;
+  }
+
+  /**
+   * Signs a leaf for `id`, which the caller has proven; its entry is on disk before it is returned. Throws IDENTITY_BLOCKED, CSR_REFUSED (a
+   * revoked key), RATE_LIMITED, IDENTITY_MISMATCH (another trust domain), or STATE_INVALID once the CA has expired or cannot write.
+   */
+  issue(request: IssueRequest): Promise<IssuedSvid> {
+    return this.#issuer.issue(request);
+  }
+
+  /** A JWT-SVID; times in Unix seconds. Throws IDENTITY_BLOCKED, RATE_LIMITED, JWT_INVALID for impossible audiences. */
+  async signJwtSvid(request: { id: SpiffeId; audience: readonly string[]; node?: string }): Promise<SignedJwtSvid> {
+    const { jwtKeys, jwtLimit, revocations } = this.#parts;
+    jwtLimit.take({ spiffeId: request.id.uri, node: request.node ?? '', what: 'JWT-SVIDs' });
+    const { jwtTtlMs: ttlMs, now } = this.#options;
+    const signed = await signJwtSvid({ id: request.id, audience: request.audience, ttlMs, key: jwtKeys.signing, now: now() });
+    revocations.refuseBlocked(request.id.uri);
+    return signed;
+  }
+
+  /** Withdraws a JWT key at once; its tokens verify nowhere once the new key set has arrived. Throws CONFIG_INVALID for an unknown one. */
+  withdrawJwtKey(kid: string): Promise<void> {
+    return this.#change(() => this.#parts.jwtKeys.withdraw(kid));
+  }
+
+  get revocations(): RevocationState {
+    return this.#parts.revocations.state;
+  }
+
+  /** Exactly what `revoke` would add, with nothing done. */
+  preview(request: Pick<RevocationRequest, 'target' | 'forceExpiresAt'>): RevocationEffect {
+    return this.#parts.revocations.preview(request);
+  }
+
+  revoke(request: RevocationRequest): Promise<RevocationEffect> {
+    return this.#change(() => this.#parts.revocations.revoke(request));
+  }
+
+  /** Lets a SPIFFE ID or a key have certificates again. False when it was not blocked. */
+  lift(target: RevocationTarget): Promise<boolean> {
+    return this.#change(() => this.#parts.revocations.lift(target));
+  }
+
+  /** Where the root rotation stands. `liveBelowOld` certificates would end if the old root were withdrawn now. */
+  get rotation(): { readonly stage: RotationStage; readonly rootKeyIds: readonly string[]; readonly liveBelowOld: number } {
+    const { rotation } = this.#parts;
+    const { oldRoot } = rotation;
+    const liveBelowOld =
+      oldRoot === undefined
+        ? 0
+        : this.#unrevoked().filter(({ rootKeyId, purpose }) => rootKeyId === oldRoot.keyId && purpose !== OWN_PURPOSE).length;
+    return { stage: rotation.stage, rootKeyIds: rotation.roots.map(({ keyId }) => keyId), liveBelowOld };
+  }
+
+  /** Nodes that have a certificate, their own or a workload's, which is neither expired nor revoked. */
+  get liveNodes(): ReadonlySet<string> {
+    const ofNodes = this.#unrevoked().filter(({ purpose, node }) => node !== '' && (purpose === 'node' || purpose === 'workload'));
+    return new Set(ofNodes.map(({ node }) => node));
+  }
+
+  /** The stages of a root rotation (root-rotation.ts). Each throws STAGE_REFUSED when it is not its turn, and does nothing when it is done already. */
+  prepareRoot(): Promise<void> {
+    return this.#change(() => this.#parts.rotation.prepare());
+  }
+
+  activateRoot(options: { behind: readonly string[]; force?: boolean }): Promise<void> {
+    return this.#change(() => this.#parts.rotation.activate(options));
+  }
+
+  retireRoot({ force = false }: { force?: boolean } = {}): Promise<void> {
+    return this.#change(() => this.#parts.rotation.retire({ liveBelowOld: this.rotation.liveBelowOld, force }));
+  }
+
+  abortRoot(): Promise<void> {
+    return this.#change(() => this.#parts.rotation.abort());
+  }
+
+  /** Renews what is due: the intermediate, JWT keys, the CRL. Called by itself on a timer; rejects when something could not be renewed. */
+  maintain(): Promise<void> {
+    return this.#change(async () => {
+      const { rotation, jwtKeys } = this.#parts;
+      await rotation.renewIntermediate(this.#options.now()).catch((error) => {
+        this.#options.log?.error({ reason: messageOf(error) }, 'intermediate not renewed');
+      });
+      await jwtKeys.rotate();
     });
-    const { key, certificatePem, certificate } = this.#intermediate;
-    const asked = request.ttlMs !== undefined && request.ttlMs > 0 ? request.ttlMs : this.#options.svidTtlMs;
-    const ttl = Math.max(svidTtlBounds.min, Math.min(asked, this.#options.svidTtlMs));
-    const notAfter = Math.min(now + ttl, certificate.validToDate.getTime());
-    if (notAfter <= now) {
-      throw new HandfastError(
-        'STATE_INVALID',
-        `the CA in ${this.#options.dir} expired at ${certificate.validToDate.toISOString()}: it needs a new root`,
-      );
-    }
-    const serial = newSerial();
-    const leaf = await createSvidCertificate({
-      id: request.id,
-      publicKey: request.publicKey,
-      issuer: { commonName: intermediateName(this.trustDomain), signer: keySigner(key) },
-      validity: { notBefore: now - BACKDATE, notAfter },
-      serial,
-    });
-    return { chain: [leaf, certificatePem, this.bundlePem], serial: serial.toString('hex').toUpperCase(), notAfter };
   }
 
-  /** A new intermediate once two thirds of the old one's life are gone: leaves signed by either verify against the same root. */
-  #renewIntermediate(now: number): Promise<void> {
-    const { certificate } = this.#intermediate;
-    const [from, to] = [certificate.validFromDate.getTime(), certificate.validToDate.getTime()];
-    const rootEnd = this.#root.certificate.validToDate.getTime();
-    // Near the root's end a new one would live no longer than the old.
-    if (to - now > (to - from) / 3 || Math.min(now + INTERMEDIATE_LIFETIME, rootEnd) <= to) return Promise.resolve();
-    this.#renewing ??= this.#makeIntermediate().finally(() => {
-      this.#renewing = undefined;
-    });
-    return this.#renewing;
+  /** Waits for changes under way and lets another process have the directory. */
+  async close(): Promise<void> {
+    clearInterval(this.#timer);
+    await this.#last.catch(() => undefined);
+    await closeParts(this.#parts);
   }
 
-  async #makeIntermediate(): Promise<void> {
-    const pem = await makeIntermediate(this.#root, this.#options);
-    const path = join(this.#options.dir, 'intermediate.pem');
-    await replacePrivate(path, pem);
-    this.#intermediate = parseKeyPair(pem, path);
+  #unrevoked(): LedgerEntry[] {
+    const { certificates } = this.revocations;
+    return this.#parts.ledger.live().filter(({ serial }) => !certificates.has(serial));
   }
-}
 
-function rootName(trustDomain: string): string {
-  return `Handfast root CA of ${trustDomain}`.slice(0, 64);
-}
+  /** One change after the other, and each is published before its caller hears of it. */
+  #change<T>(make: () => Promise<T>): Promise<T> {
+    const done = this.#last
+      .catch(() => undefined)
+      .then(async () => {
+        const result = await make();
+        await this.#parts.publisher.refresh();
+        return result;
+      });
+    this.#last = done;
+    return done;
+  }
 
-function intermediateName(trustDomain: string): string {
-  return `Handfast intermediate CA of ${trustDomain}`.slice(0, 64);
-}
-
-async function makeRoot({ trustDomain, now }: AuthorityOptions): Promise<string> {
-  const { publicKey, privateKey } = await generateP256();
-  const certificate = await createCaCertificate({
-    commonName: rootName(trustDomain),
-    trustDomain,
-    publicKey,
-    pathLength: 1,
-    issuer: { commonName: rootName(trustDomain), signer: keySigner(privateKey) },
-    validity: { notBefore: now() - BACKDATE, notAfter: now() + ROOT_LIFETIME },
-  });
-  return pkcs8Pem(privateKey) + certificate;
-}
-
-async function makeIntermediate(root: CaKeyPair, { trustDomain, now }: AuthorityOptions): Promise<string> {
-  const { publicKey, privateKey } = await generateP256();
-  const certificate = await createCaCertificate({
-    commonName: intermediateName(trustDomain),
-    trustDomain,
-    publicKey,
-    pathLength: 0,
-    issuer: { commonName: rootName(trustDomain), signer: keySigner(root.key) },
-    validity: { notBefore: now() - BACKDATE, notAfter: Math.min(now() + INTERMEDIATE_LIFETIME, root.certificate.validToDate.getTime()) },
-  });
-  return pkcs8Pem(privateKey) + certificate;
-}
-
-function parseKeyPair(pem: string, path: string): CaKeyPair {
-  const [keyBlock, certificateBlock] = pemBlocks(pem);
-  try {
-    if (keyBlock === undefined || certificateBlock === undefined) throw new Error('expected a private key and a certificate');
-    const key = createPrivateKey(keyBlock.text);
-    if (!isP256(key)) throw new Error('the key is not P-256');
-    const certificate = new X509Certificate(certificateBlock.text);
-    if (!certificate.ca || !certificate.checkPrivateKey(key)) throw new Error('key and CA certificate do not belong together');
-    return { key, certificate, certificatePem: certificateBlock.text };
-  } catch (cause) {
-    throw new HandfastError(
-      'STATE_INVALID',
-      `${path}: ${messageOf(cause)}; restore it from a backup, or remove it to have a new one made`,
-      { cause },
-    );
+  async #maintainQuietly(): Promise<void> {
+    await this.maintain().catch((error) => this.#options.log?.error({ reason: messageOf(error) }, 'CA not maintained'));
   }
 }

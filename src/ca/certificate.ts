@@ -22,9 +22,10 @@ import {
 } from '../spiffe/der-builder.ts';
 import { OID_ECDSA_SHA256 } from '../spiffe/p256.ts';
 import { parseSpiffeId, type SpiffeId } from '../spiffe/spiffe-id.ts';
+import { spkiOf } from '../spiffe/spki.ts';
 import type { Signer } from './signer.ts';
 
-const ECDSA_SHA256 = () => sequence(oid(OID_ECDSA_SHA256));
+export const ecdsaSha256 = (): Asn1 => sequence(oid(OID_ECDSA_SHA256));
 const KEY_USAGE = '2.5.29.15';
 const BASIC_CONSTRAINTS = '2.5.29.19';
 const EXTENDED_KEY_USAGE = '2.5.29.37';
@@ -55,7 +56,7 @@ export async function createCaCertificate(of: {
   validity: Validity;
 }): Promise<string> {
   return createCertificate({
-    subject: name(of.commonName),
+    subject: commonNameOf(of),
     publicKey: of.publicKey,
     issuer: of.issuer,
     validity: of.validity,
@@ -111,33 +112,36 @@ export async function createCertificate(of: {
   const tbs = sequence(
     explicit(0, unsignedInteger(Buffer.of(2))),
     unsignedInteger(of.serial),
-    ECDSA_SHA256(),
-    name(of.issuer.commonName),
+    ecdsaSha256(),
+    commonNameOf(of.issuer),
     sequence(time(of.validity.notBefore), time(of.validity.notAfter)),
     of.subject,
-    fromOwnDer(of.publicKey.export({ type: 'spki', format: 'der' })),
+    fromOwnDer(spkiOf(of.publicKey)),
     explicit(
       3,
       sequence(
         ...of.extensions,
-        extension(SUBJECT_KEY_ID, { critical: false, value: octetString(keyId(of.publicKey)) }),
-        extension(AUTHORITY_KEY_ID, { critical: false, value: sequence(implicit(0, keyId(of.issuer.signer.publicKey))) }),
+        extension(SUBJECT_KEY_ID, { critical: false, value: octetString(subjectKeyId(of.publicKey)) }),
+        extension(AUTHORITY_KEY_ID, { critical: false, value: sequence(implicit(0, subjectKeyId(of.issuer.signer.publicKey))) }),
       ),
     ),
   );
-  const signature = await of.issuer.signer.sign(toDer(tbs));
-  return pemOf('CERTIFICATE', toDer(sequence(tbs, ECDSA_SHA256(), bitString(signature))));
+  return pemOf('CERTIFICATE', toDer(await signed(tbs, of.issuer)));
+}
+
+/** What every signed structure of RFC 5280 is: the content, the algorithm, the signature over the content. */
+export async function signed(tbs: Asn1, { signer }: Issuer): Promise<Asn1> {
+  return sequence(tbs, ecdsaSha256(), bitString(await signer.sign(toDer(tbs))));
 }
 
 /** SHA-1 over the key's bits: a name, not a promise (RFC 5280, 4.2.1.2, method 1). */
-function keyId(publicKey: KeyObject): Buffer {
+export function subjectKeyId(publicKey: KeyObject): Buffer {
   // An uncompressed P-256 point is the last 65 bytes of its SubjectPublicKeyInfo.
-  return createHash('sha1')
-    .update(publicKey.export({ type: 'spki', format: 'der' }).subarray(-65))
-    .digest();
+  return createHash('sha1').update(spkiOf(publicKey).subarray(-65)).digest();
 }
 
-function name(commonName: string): Asn1 {
+/** A Name of one common name. */
+export function commonNameOf({ commonName }: { commonName: string }): Asn1 {
   return sequence(set(sequence(oid('2.5.4.3'), utf8String(commonName))));
 }
 

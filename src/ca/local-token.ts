@@ -5,25 +5,23 @@ import { createPrivateKey, createPublicKey, type KeyObject, randomUUID, sign, ve
 import { join } from 'node:path';
 import { HandfastError, messageOf } from '../errors.ts';
 import { generateP256, isP256, pkcs8Pem } from '../spiffe/p256.ts';
+import { NAMESPACE, parseServiceAccount, SERVICE_ACCOUNT, type ServiceAccount } from './service-account.ts';
 import { readOrCreate, readPrivate } from './state-file.ts';
 
 export const DEFAULT_AUDIENCE = 'handfast-ca';
-const ISSUER = 'handfast/local';
+/** The `iss` of these tokens. */
+export const LOCAL_ISSUER = 'handfast/local';
 const HEADER = Buffer.from(JSON.stringify({ alg: 'ES256', typ: 'JWT' })).toString('base64url');
 const MAX_TOKEN_BYTES = 8192;
 /** Clocks differ; nobody gets more than this from it. */
 const LEEWAY_S = 10;
-const DNS_LABEL = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
-/** A service account is a DNS subdomain: labels joined by dots. */
-const SERVICE_ACCOUNT = /^(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/;
-
-/** Who a token proves its holder to be. */
-export interface ProvenWorkload {
-  readonly namespace: string;
-  readonly serviceAccount: string;
+/** Who a token proves its holder to be; which pod, where its issuer says so. */
+export interface ProvenWorkload extends ServiceAccount {
+  readonly podName?: string;
+  readonly podUid?: string;
 }
 
-/** Proves tokens. Throws TOKEN_REFUSED with the reason; the reason stays on the proving side. */
+/** Proves tokens. Throws TOKEN_REFUSED with the reason, which stays on the proving side, or UNAVAILABLE when whoever knows cannot be asked. */
 export interface TokenProver {
   prove(token: string): Promise<ProvenWorkload>;
 }
@@ -67,11 +65,11 @@ function parseKey(path: string, pem: string): KeyObject {
 
 /** A signed JWT. `ttlS` in seconds. Throws CONFIG_INVALID for names Kubernetes would not accept either. */
 export function createLocalToken(of: ProvenWorkload & { audience: string; ttlS: number; key: KeyObject; now: number }): string {
-  if (!DNS_LABEL.test(of.namespace)) throw badName('namespace', of.namespace);
+  if (!NAMESPACE.test(of.namespace)) throw badName('namespace', of.namespace);
   if (!SERVICE_ACCOUNT.test(of.serviceAccount)) throw badName('service account', of.serviceAccount);
   const iat = Math.floor(of.now / 1000);
   const claims = {
-    iss: ISSUER,
+    iss: LOCAL_ISSUER,
     sub: `system:serviceaccount:${of.namespace}:${of.serviceAccount}`,
     aud: [of.audience],
     iat,
@@ -111,17 +109,13 @@ export class LocalTokenProver implements TokenProver {
   #judge(claims: Readonly<Record<string, unknown>>): ProvenWorkload {
     const now = this.#now() / 1000;
     const { iss, aud, exp, nbf, sub } = claims;
-    if (iss !== ISSUER) throw refused(`issuer ${JSON.stringify(iss)} is not ${ISSUER}`);
+    if (iss !== LOCAL_ISSUER) throw refused(`issuer ${JSON.stringify(iss)} is not ${LOCAL_ISSUER}`);
     if (!Array.isArray(aud) || !aud.includes(this.#audience)) throw refused(`audience ${JSON.stringify(aud)} lacks ${this.#audience}`);
     if (!Number.isFinite(exp) || now > Number(exp) + LEEWAY_S) throw refused('expired');
     if (!Number.isFinite(nbf) || now < Number(nbf) - LEEWAY_S) throw refused('not valid yet');
-    const [system, kind, namespace, serviceAccount, ...rest] = typeof sub === 'string' ? sub.split(':') : [];
-    if (system !== 'system' || kind !== 'serviceaccount' || rest.length > 0)
-      throw refused(`subject ${JSON.stringify(sub)} is no service account`);
-    if (namespace === undefined || serviceAccount === undefined || !DNS_LABEL.test(namespace) || !SERVICE_ACCOUNT.test(serviceAccount)) {
-      throw refused(`subject ${JSON.stringify(sub)} is no service account`);
-    }
-    return { namespace, serviceAccount };
+    const proven = parseServiceAccount(sub);
+    if (proven === undefined) throw refused(`subject ${JSON.stringify(sub)} is no service account`);
+    return proven;
   }
 }
 

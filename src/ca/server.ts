@@ -1,10 +1,12 @@
-// The CA's RPC: istio.v1.auth.IstioCertificateService. Whoever holds a workload's token may have a certificate for that workload, no other.
+// The CA's RPCs for workloads: certificates (istio.v1.auth.IstioCertificateService) and JWT-SVIDs. Whoever holds a workload's token may have
+// them for that workload, no other.
 
-import { type Server, type ServerUnaryCall, type sendUnaryData, status } from '@grpc/grpc-js';
+import { type Metadata, type Server, type ServerUnaryCall, type sendUnaryData, status } from '@grpc/grpc-js';
 import { HandfastError, messageOf } from '../errors.ts';
 import type { Log } from '../observe/log.ts';
 import { readCsr } from '../spiffe/csr.ts';
-import { workloadSpiffeId } from '../spiffe/spiffe-id.ts';
+import { type SpiffeId, workloadSpiffeId } from '../spiffe/spiffe-id.ts';
+import { type JwtSvidServiceServer, JwtSvidServiceService } from '../wire/gen/handfast/ca/v1/ca.ts';
 import {
   type IstioCertificateRequest,
   type IstioCertificateResponse,
@@ -13,51 +15,115 @@ import {
 } from '../wire/gen/istio/v1/auth/citadel.ts';
 import { bearerToken, statusError } from '../wire/grpc.ts';
 import type { Authority, IssuedSvid } from './authority.ts';
+import { caCaller } from './callers.ts';
 import type { TokenProver } from './local-token.ts';
 
-export function addCaService(server: Server, deps: { authority: Authority; prover: TokenProver; log: Log }): void {
-  const service: IstioCertificateServiceServer = {
-    createCertificate: (call: Call, callback: sendUnaryData<IstioCertificateResponse>) => {
-      sign(call, deps).then(
-        (issued) => callback(null, { certChain: [...issued.chain] }),
-        (error) => {
-          deps.log.warn(
-            { code: error instanceof HandfastError ? error.code : 'INTERNAL', reason: messageOf(error) },
-            'certificate refused',
-          );
-          callback(statusOf(error));
-        },
-      );
-    },
-  };
-  server.addService(IstioCertificateServiceService, service);
+export interface WorkloadServiceDeps {
+  readonly authority: Authority;
+  readonly prover: TokenProver;
+  /** Whether a workload's token suffices (Istio's agents and ztunnel have nothing else), or a node must ask for it. */
+  readonly tokensAlone: boolean;
+  readonly log: Log;
 }
 
-type Call = ServerUnaryCall<IstioCertificateRequest, IstioCertificateResponse>;
+export function addWorkloadServices(server: Server, deps: WorkloadServiceDeps): void {
+  const { log } = deps;
+  const certificates: IstioCertificateServiceServer = {
+    createCertificate: (call: CertificateCall, callback: sendUnaryData<IstioCertificateResponse>) =>
+      reply(
+        sign(call, deps).then(({ chain }) => ({ certChain: [...chain] })),
+        { callback, log, what: 'certificate refused' },
+      ),
+  };
+  server.addService(IstioCertificateServiceService, certificates);
+  const jwtSvids: JwtSvidServiceServer = {
+    signJwtSvid: (call, callback) => {
+      const signing = async () => {
+        const { node } = whoAsks(call, deps);
+        const id = await proveWorkload(call.metadata, deps);
+        const { token, issuedAt, expiresAt } = await deps.authority.signJwtSvid({ id, audience: call.request.audience, node });
+        log.info(
+          { spiffeId: id.uri, audience: call.request.audience, expiresAt: new Date(expiresAt * 1000).toISOString() },
+          'JWT-SVID issued',
+        );
+        return { spiffeId: id.uri, token, issuedAt, expiresAt };
+      };
+      reply(signing(), { callback, log, what: 'JWT-SVID refused' });
+    },
+  };
+  server.addService(JwtSvidServiceService, jwtSvids);
+}
 
-async function sign({ metadata, request }: Call, deps: { authority: Authority; prover: TokenProver; log: Log }): Promise<IssuedSvid> {
-  const token = bearerToken(metadata);
-  if (token === undefined) throw new HandfastError('TOKEN_REFUSED', 'no bearer token came with the CSR');
-  const workload = await deps.prover.prove(token);
-  const id = workloadSpiffeId({ trustDomain: deps.authority.trustDomain, ...workload });
+type CertificateCall = ServerUnaryCall<IstioCertificateRequest, IstioCertificateResponse>;
+
+async function sign(call: CertificateCall, deps: WorkloadServiceDeps): Promise<IssuedSvid> {
+  const { metadata, request } = call;
+  const asking = whoAsks(call, deps);
+  const id = await proveWorkload(metadata, deps);
   const csr = readCsr(request.csr);
   // The token decides. A CSR that asks for anybody else is an attack or a mistake; neither gets a certificate.
   const foreign = csr.uris.find((uri) => uri !== id.uri);
   if (foreign !== undefined) {
     throw new HandfastError('IDENTITY_MISMATCH', `the CSR asks for ${JSON.stringify(foreign)}, the token proves ${id.uri}`);
   }
-  const issued = await deps.authority.issue({ id, publicKey: csr.publicKey, ttlMs: request.validityDuration * 1000 });
-  deps.log.info({ spiffeId: id.uri, serial: issued.serial, notAfter: new Date(issued.notAfter).toISOString() }, 'certificate issued');
+  const ttlMs = request.validityDuration * 1000;
+  const issued = await deps.authority.issue({ id, publicKey: csr.publicKey, ttlMs, ...asking });
+  const notAfter = new Date(issued.notAfter).toISOString();
+  deps.log.info({ spiffeId: id.uri, serial: issued.serial, notAfter, ...asking }, 'certificate issued');
   return issued;
 }
 
-/** The caller learns which of the three it got wrong; the details stay in our log. */
-function statusOf(error: unknown) {
-  if (error instanceof HandfastError) {
-    if (error.code === 'TOKEN_REFUSED') return statusError(status.UNAUTHENTICATED, 'the token was refused');
-    if (error.code === 'IDENTITY_MISMATCH')
-      return statusError(status.PERMISSION_DENIED, 'the CSR asks for an identity that the token does not prove');
-    if (error.code === 'CSR_REFUSED') return statusError(status.INVALID_ARGUMENT, error.message);
+/** Who asks, for ledger and limits: a node for its workloads, or somebody with a token, who follows no bundle of ours. */
+function whoAsks(call: { getPeer(): string }, { tokensAlone }: WorkloadServiceDeps): { node: string; purpose: string } {
+  const caller = caCaller(call);
+  if (caller.kind === 'agent') return { node: caller.name, purpose: 'workload' };
+  if (caller.kind === 'anonymous' && tokensAlone) return { node: caller.name, purpose: 'token-alone' };
+  throw statusError(status.PERMISSION_DENIED, 'certificates are given to agents: join as a node (or start the CA with --tokens-alone)');
+}
+
+async function proveWorkload(metadata: Metadata, { prover, authority }: WorkloadServiceDeps): Promise<SpiffeId> {
+  const token = bearerToken(metadata);
+  if (token === undefined) throw new HandfastError('TOKEN_REFUSED', 'no bearer token came with the request');
+  const { namespace, serviceAccount } = await prover.prove(token);
+  return workloadSpiffeId({ trustDomain: authority.trustDomain, namespace, serviceAccount });
+}
+
+function reply<T>(making: Promise<T>, to: { callback: sendUnaryData<T>; log: Log; what: string }): void {
+  making.then(
+    (answer) => to.callback(null, answer),
+    (error) => {
+      to.log.warn({ code: error instanceof HandfastError ? error.code : 'INTERNAL', reason: messageOf(error) }, to.what);
+      to.callback(statusOf(error));
+    },
+  );
+}
+
+/** The caller learns what it got wrong; the details stay in our log. */
+export function statusOf(error: unknown) {
+  // Made for the caller as it is.
+  if (!(error instanceof HandfastError)) {
+    const { code, details } = Object(error);
+    return typeof code === 'number' && typeof details === 'string'
+      ? statusError(code, details)
+      : statusError(status.INTERNAL, 'the certificate could not be issued');
   }
-  return statusError(status.INTERNAL, 'the certificate could not be issued');
+  switch (error.code) {
+    case 'TOKEN_REFUSED':
+      return statusError(status.UNAUTHENTICATED, 'the token was refused');
+    case 'JOIN_TOKEN_REFUSED':
+      return statusError(status.UNAUTHENTICATED, error.message);
+    case 'IDENTITY_MISMATCH':
+      return statusError(status.PERMISSION_DENIED, 'the CSR asks for an identity that the token does not prove');
+    case 'IDENTITY_BLOCKED':
+      return statusError(status.FAILED_PRECONDITION, error.message);
+    case 'CSR_REFUSED':
+    case 'JWT_INVALID':
+      return statusError(status.INVALID_ARGUMENT, error.message);
+    case 'RATE_LIMITED':
+      return statusError(status.RESOURCE_EXHAUSTED, error.message);
+    case 'UNAVAILABLE':
+      return statusError(status.UNAVAILABLE, 'the token could not be checked now');
+    default:
+      return statusError(status.INTERNAL, 'the certificate could not be issued');
+  }
 }

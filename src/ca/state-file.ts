@@ -1,10 +1,11 @@
-// Small secrets on disk: written whole or not at all, readable by their owner alone.
+// Small secrets and small state on disk: written whole or not at all, readable by their owner alone.
 
 import { randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
 import { link, mkdir, open, readFile, rename, stat, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { HandfastError, messageOf } from '../errors.ts';
+import { parseStrictObject } from '../spiffe/strict-json.ts';
 
 /** Reads the file, or makes it by `create` when it is not there. Of two racing creators one wins and both read the winner's. */
 export async function readOrCreate(path: string, create: () => Promise<string>): Promise<string> {
@@ -37,6 +38,28 @@ export async function readPrivate(path: string): Promise<string | undefined> {
   }
 }
 
+/** Removes the file, for good: the directory is synced. One that is not there is no error. */
+export async function removePrivate(path: string): Promise<void> {
+  try {
+    await unlink(path);
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return;
+    throw error;
+  }
+  await syncDirectory(dirname(path));
+}
+
+/** A state file of JSON, by the one parser that knows it. Undefined when there is none. Throws STATE_INVALID, naming the file. */
+export async function readStateJson<T>(path: string, parse: (fields: Readonly<Record<string, unknown>>) => T): Promise<T | undefined> {
+  const text = await readPrivate(path);
+  if (text === undefined) return undefined;
+  try {
+    return parse(parseStrictObject(text));
+  } catch (cause) {
+    throw new HandfastError('STATE_INVALID', `${path}: ${messageOf(cause)}; restore it from a backup`, { cause });
+  }
+}
+
 /** False when the file was there already and `replace` is off. */
 async function writePrivate(path: string, options: { content: string; replace: boolean }): Promise<boolean> {
   const directory = dirname(path);
@@ -58,13 +81,18 @@ async function writePrivate(path: string, options: { content: string; replace: b
   } finally {
     if (!options.replace) await unlink(temporary);
   }
+  await syncDirectory(directory);
+  return true;
+}
+
+/** A rename, a link or an unlink is on disk only when its directory is. */
+export async function syncDirectory(directory: string): Promise<void> {
   const handle = await open(directory, 'r');
   try {
     await handle.sync();
   } finally {
     await handle.close();
   }
-  return true;
 }
 
 function isErrno(error: unknown, code: string): boolean {

@@ -9,6 +9,11 @@ export type Asn1 = ReturnType<typeof asn1.create>;
 const { Class, Type } = asn1;
 
 export function sequence(...items: Asn1[]): Asn1 {
+  return sequenceOf(items);
+}
+
+/** The same of a list that may be longer than a call's arguments. */
+export function sequenceOf(items: Asn1[]): Asn1 {
   return asn1.create(Class.UNIVERSAL, Type.SEQUENCE, true, items);
 }
 
@@ -17,7 +22,29 @@ export function set(...items: Asn1[]): Asn1 {
 }
 
 export function oid(dotted: string): Asn1 {
-  return asn1.create(Class.UNIVERSAL, Type.OID, false, asn1.oidToDer(dotted).getBytes());
+  const known = encodedOids.get(dotted) ?? encodeOid(dotted);
+  encodedOids.set(dotted, known);
+  return asn1.create(Class.UNIVERSAL, Type.OID, false, known);
+}
+
+/** Those that we write are constants: there are few. */
+const encodedOids = new Map<string, string>();
+
+/** node-forge's own encoder stops at arcs of 32 bits; one below 2.25 is a UUID of 128. */
+function encodeOid(dotted: string): string {
+  const [first = 0n, second = 0n, ...rest] = dotted.split('.').map(BigInt);
+  return Buffer.from([first * 40n + second, ...rest].flatMap(base128)).toString('latin1');
+}
+
+function base128(arc: bigint): number[] {
+  const bytes = [Number(arc & 0x7fn)];
+  for (let left = arc >> 7n; left > 0n; left >>= 7n) bytes.unshift(Number(left & 0x7fn) | 0x80);
+  return bytes;
+}
+
+/** An ENUMERATED of one byte. */
+export function enumerated(value: number): Asn1 {
+  return asn1.create(Class.UNIVERSAL, Type.ENUMERATED, false, String.fromCharCode(value));
 }
 
 /** A non-negative INTEGER from big-endian bytes: padded where the top bit is set, minimal otherwise. */

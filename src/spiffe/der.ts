@@ -13,6 +13,9 @@ export const DerTag = {
   bitString: 0x03,
   octetString: 0x04,
   oid: 0x06,
+  enumerated: 0x0a,
+  utcTime: 0x17,
+  generalizedTime: 0x18,
   sequence: 0x30,
   set: 0x31,
   context0: 0xa0,
@@ -30,11 +33,12 @@ export function readDer(bytes: Buffer): DerNode {
   return node;
 }
 
-/** The TLVs inside a constructed one, in order. */
-export function derChildren(node: DerNode): DerNode[] {
+/** The TLVs inside a constructed one, in order. Throws when there are more than `max`, before it has made them all. */
+export function derChildren(node: DerNode, max = Number.POSITIVE_INFINITY): DerNode[] {
   if ((node.tag & 0x20) === 0) throw new DerError(`tag 0x${node.tag.toString(16)} is not constructed`);
   const children: DerNode[] = [];
   for (let offset = 0; offset < node.content.length; ) {
+    if (children.length === max) throw new DerError(`more than ${max} elements`);
     const child = readAt(node.content, offset);
     children.push(child);
     offset += child.raw.length;
@@ -45,6 +49,7 @@ export function derChildren(node: DerNode): DerNode[] {
 /** Dotted text of an OBJECT IDENTIFIER. */
 export function derOid(node: DerNode): string {
   if (node.tag !== DerTag.oid || node.content.length === 0) throw new DerError('not an OBJECT IDENTIFIER');
+  if (node.content[0] === UUID_ARC) return uuidOid(node.content.subarray(1));
   const arcs: number[] = [];
   let value = 0;
   let fresh = true;
@@ -63,6 +68,21 @@ export function derOid(node: DerNode): string {
   }
   if (!fresh) throw new DerError('OBJECT IDENTIFIER ends inside an arc');
   return arcs.join('.');
+}
+
+/** 2.25, below which every UUID is an arc of up to 128 bits (X.667): the one place where an arc does not fit a number. */
+const UUID_ARC = 2 * 40 + 25;
+
+function uuidOid(arc: Buffer): string {
+  const last = arc.length - 1;
+  if (last < 0 || arc[0] === 0x80 || arc.length > 19) throw new DerError('OBJECT IDENTIFIER arc is empty, not minimal or too large');
+  let value = 0n;
+  arc.forEach((byte, index) => {
+    if (((byte & 0x80) !== 0) === (index === last)) throw new DerError('OBJECT IDENTIFIER below 2.25 is not one whole arc');
+    value = (value << 7n) | BigInt(byte & 0x7f);
+  });
+  if (value >> 128n !== 0n) throw new DerError('OBJECT IDENTIFIER arc too large');
+  return `2.25.${value}`;
 }
 
 function readAt(bytes: Buffer, start: number): DerNode {

@@ -1,4 +1,4 @@
-// The CA certificates of one trust domain.
+// The CA certificates of a trust domain, and the set of all trust domains that a workload trusts.
 
 import { X509Certificate } from 'node:crypto';
 import { HandfastError, messageOf } from '../errors.ts';
@@ -11,7 +11,26 @@ export interface TrustBundle {
   readonly pem: string;
 }
 
+/** Every trust domain that is trusted, the workload's own first. Each verifies its own members alone. */
+export interface TrustBundles {
+  readonly own: TrustBundle;
+  readonly all: readonly TrustBundle[];
+  get(trustDomain: string): TrustBundle | undefined;
+}
+
 const MAX_AUTHORITIES = 100;
+const MAX_TRUST_DOMAINS = 100;
+
+/** Throws SECRET_INVALID for a trust domain that stands twice, or absurdly many. */
+export function trustBundles(own: TrustBundle, others: readonly TrustBundle[] = []): TrustBundles {
+  const all = [own, ...others];
+  const byDomain = new Map(all.map((bundle) => [bundle.trustDomain, bundle]));
+  if (byDomain.size !== all.length) throw new HandfastError('SECRET_INVALID', 'trust bundles: a trust domain stands twice');
+  if (all.length > MAX_TRUST_DOMAINS) {
+    throw new HandfastError('SECRET_INVALID', `trust bundles: ${all.length} trust domains, at most ${MAX_TRUST_DOMAINS} are accepted`);
+  }
+  return Object.freeze({ own, all: Object.freeze(all), get: (trustDomain: string) => byDomain.get(trustDomain) });
+}
 
 /** Throws SECRET_INVALID for an empty bundle, one that is not all CA certificates, or an absurdly large one. */
 export function parseTrustBundle(pem: string, trustDomain: string): TrustBundle {
@@ -28,6 +47,13 @@ export function parseTrustBundle(pem: string, trustDomain: string): TrustBundle 
     return certificate;
   });
   return Object.freeze({ trustDomain, authorities: Object.freeze(authorities), pem: blocks.map((block) => block.text).join('') });
+}
+
+/** Whether the authority that a CA puts first, the one it signs below, is another now: its way to say that certificates should be renewed. */
+export function firstRootChanged(before: TrustBundles, after: TrustBundles): boolean {
+  const [old] = before.own.authorities;
+  const [first] = after.own.authorities;
+  return old !== undefined && first !== undefined && !first.raw.equals(old.raw);
 }
 
 /** Throws SECRET_INVALID, naming `what`, when OpenSSL cannot read the certificate. */

@@ -1,11 +1,13 @@
-// Our own verdict on a peer's certificate, after OpenSSL has built its chain to the bundle. Order as in the X.509-SVID standard:
-// certificate present, ID, leaf constraints, trust domain, validity. Who the peer may be is decided by policy, not here.
+// Our own verdict on a peer's certificate, after OpenSSL has built its chain to a bundle. Order as in the X.509-SVID standard: certificate
+// present, ID, leaf constraints, trust domain and its own bundle, validity, revocation. Who the peer may be is decided by policy, not here.
 
 import type { X509Certificate } from 'node:crypto';
 import { HandfastError } from '../errors.ts';
+import { type RevocationList, revocationOf } from './crl.ts';
 import { readLeaf } from './leaf.ts';
 import type { SpiffeId } from './spiffe-id.ts';
-import type { TrustBundle } from './trust-bundle.ts';
+import type { TrustBundles } from './trust-bundle.ts';
+import { chainsTo } from './x509-svid.ts';
 
 /** Who a peer has proven to be. `serial` is upper-case hex as OpenSSL prints it, `notAfter` Unix milliseconds. */
 export interface VerifiedPeer {
@@ -14,27 +16,55 @@ export interface VerifiedPeer {
   readonly notAfter: number;
 }
 
-/** Throws NO_CLIENT_CERTIFICATE, SPIFFE_ID_INVALID, LEAF_INVALID, TRUST_DOMAIN_UNKNOWN or CERTIFICATE_EXPIRED / _NOT_YET_VALID. */
-export function verifyPeer(certificate: X509Certificate | undefined, trust: { bundle: TrustBundle; now: number }): VerifiedPeer {
+/** What a peer is held against. `now` in Unix milliseconds. */
+export interface PeerTrust {
+  readonly bundles: TrustBundles;
+  readonly revocations: RevocationList;
+  readonly now: number;
+}
+
+/** A peer's leaf, and the certificates it sent with it; those are only asked for where more than one trust domain is trusted. */
+export interface PeerCertificates {
+  readonly leaf: X509Certificate | undefined;
+  intermediates(): readonly X509Certificate[];
+}
+
+/** Throws NO_CLIENT_CERTIFICATE, SPIFFE_ID_INVALID, LEAF_INVALID, TRUST_DOMAIN_UNKNOWN, CHAIN_UNTRUSTED, CERTIFICATE_EXPIRED / _NOT_YET_VALID or _REVOKED. */
+export function verifyPeer(peer: PeerCertificates, trust: PeerTrust): VerifiedPeer {
+  const { leaf } = peer;
   // Never trust `authorized` by itself: a resumed TLS 1.3 session can claim it with no certificate at all (nodejs/node#64677).
-  if (certificate === undefined) throw new HandfastError('NO_CLIENT_CERTIFICATE', 'the peer presented no certificate');
-  const id = readLeaf(certificate);
-  if (id.trustDomain !== trust.bundle.trustDomain) {
-    throw new HandfastError(
-      'TRUST_DOMAIN_UNKNOWN',
-      `${id.uri}: trust domain ${id.trustDomain} is not ${trust.bundle.trustDomain}, the only one this sidecar has a bundle for`,
-    );
+  if (leaf === undefined) throw new HandfastError('NO_CLIENT_CERTIFICATE', 'the peer presented no certificate');
+  const id = readLeaf(leaf);
+  const bundle = trust.bundles.get(id.trustDomain);
+  if (bundle === undefined) {
+    const known = trust.bundles.all.map(({ trustDomain }) => trustDomain).join(', ');
+    throw new HandfastError('TRUST_DOMAIN_UNKNOWN', `${id.uri}: there is no bundle for trust domain ${id.trustDomain}, only for ${known}`);
   }
-  const notAfter = certificate.validToDate.getTime();
+  // OpenSSL accepts a chain to any bundle; an authority of one trust domain must not speak for the members of another.
+  if (trust.bundles.all.length > 1 && !chainsTo([leaf, ...peer.intermediates()], bundle)) {
+    throw new HandfastError('CHAIN_UNTRUSTED', `${id.uri}: its certificate does not chain to the bundle of ${id.trustDomain}`);
+  }
+  checkValidity(leaf, { whose: id.uri, now: trust.now });
+  const revocation = revocationOf({ id, serial: leaf.serialNumber }, trust.revocations);
+  if (revocation !== undefined) throw new HandfastError('CERTIFICATE_REVOKED', `${id.uri}: ${revocation}`);
+  return Object.freeze({ id, serial: leaf.serialNumber, notAfter: leaf.validToDate.getTime() });
+}
+
+/** Throws CERTIFICATE_EXPIRED or CERTIFICATE_NOT_YET_VALID with both sides of the disagreement: our clock and the certificate's window. */
+export function checkValidity(certificate: X509Certificate, { whose, now }: { whose: string; now: number }): void {
+  const [from, to] = [certificate.validFromDate, certificate.validToDate];
+  const window = `our clock says ${clock(now)}, it is valid from ${from.toISOString()} to ${to.toISOString()}`;
+  const serial = certificate.serialNumber;
   // Written so that a clock that is no number accepts nobody.
-  if (!(trust.now <= notAfter)) {
-    throw new HandfastError('CERTIFICATE_EXPIRED', `${id.uri}: certificate expired at ${certificate.validToDate.toISOString()}`);
-  }
-  if (!(trust.now >= certificate.validFromDate.getTime())) {
+  if (!(now <= to.getTime()))
+    throw new HandfastError('CERTIFICATE_EXPIRED', `${whose}: certificate ${serial} expired at ${to.toISOString()}: ${window}`);
+  if (!(now >= from.getTime()))
     throw new HandfastError(
       'CERTIFICATE_NOT_YET_VALID',
-      `${id.uri}: certificate not valid before ${certificate.validFromDate.toISOString()}`,
+      `${whose}: certificate ${serial} is not valid before ${from.toISOString()}: ${window}`,
     );
-  }
-  return Object.freeze({ id, serial: certificate.serialNumber, notAfter });
+}
+
+function clock(now: number): string {
+  return Number.isFinite(now) ? new Date(now).toISOString() : String(now);
 }

@@ -44,9 +44,10 @@ export function parseX509Svid(pem: { chain: string; key: string }): X509Svid {
   });
 }
 
-/** Whether the SVID's chain ends in a self-signed authority of the bundle, as OpenSSL wants it: an intermediate alone anchors nothing there. */
-export function chainsTo(svid: X509Svid, bundle: TrustBundle): boolean {
-  let top = svid.certificates.at(-1);
+/** Whether a chain (leaf first, each issued by the next) ends in a self-signed authority of the bundle, as OpenSSL wants it: an intermediate alone anchors nothing there. */
+export function chainsTo(chain: readonly X509Certificate[], bundle: TrustBundle): boolean {
+  if (chain.some((certificate, index) => index > 0 && !isIssuedBy(chain[index - 1], certificate))) return false;
+  let top = chain.at(-1);
   for (let depth = 0; top !== undefined && depth <= bundle.authorities.length; depth++) {
     const current: X509Certificate = top;
     if (bundle.authorities.some((authority) => authority.raw.equals(current.raw)) && isIssuedBy(current, current)) return true;
@@ -55,8 +56,8 @@ export function chainsTo(svid: X509Svid, bundle: TrustBundle): boolean {
   return false;
 }
 
-function isIssuedBy(certificate: X509Certificate, issuer: X509Certificate): boolean {
-  return issuer.ca && certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey);
+function isIssuedBy(certificate: X509Certificate | undefined, issuer: X509Certificate): boolean {
+  return certificate !== undefined && issuer.ca && certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey);
 }
 
 function leafId(leaf: X509Certificate): SpiffeId {

@@ -13,7 +13,7 @@ import { keySigner } from '../../src/ca/signer.ts';
 import { bitString, boolean, extension, implicit, oid, sequence } from '../../src/spiffe/der-builder.ts';
 import type { Identity } from '../../src/spiffe/identity.ts';
 import { parseSpiffeId } from '../../src/spiffe/spiffe-id.ts';
-import { parseTrustBundle } from '../../src/spiffe/trust-bundle.ts';
+import { parseTrustBundle, trustBundles } from '../../src/spiffe/trust-bundle.ts';
 import { parseX509Svid } from '../../src/spiffe/x509-svid.ts';
 
 const HOUR = 3_600_000;
@@ -117,6 +117,6 @@ export class TestCa {
   }
 
   async identity(id: string, validity?: Validity): Promise<Identity> {
-    return { svid: parseX509Svid(await this.svid(id, validity)), bundle: parseTrustBundle(this.rootPem, this.trustDomain) };
+    return { svid: parseX509Svid(await this.svid(id, validity)), bundles: trustBundles(parseTrustBundle(this.rootPem, this.trustDomain)) };
   }
 }

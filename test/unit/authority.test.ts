@@ -7,7 +7,10 @@ import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, wr
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { Authority, type IssuedSvid, svidTtlBounds } from '../../src/ca/authority.ts';
+import { Authority, type IssuedSvid } from '../../src/ca/authority.ts';
+import { svidTtlBounds } from '../../src/ca/authority-options.ts';
+import { keyIdOf } from '../../src/ca/ledger-entry.ts';
+import { openLocalTokenKey, readLocalTokenKey } from '../../src/ca/local-token.ts';
 import { readLeaf } from '../../src/spiffe/leaf.ts';
 import { pemBlocks } from '../../src/spiffe/pem.ts';
 import { workloadSpiffeId } from '../../src/spiffe/spiffe-id.ts';
@@ -26,14 +29,32 @@ let scratch: string;
 before(() => {
   scratch = mkdtempSync(join(tmpdir(), 'handfast-authority-'));
 });
-after(() => rmSync(scratch, { recursive: true, force: true }));
+after(async () => {
+  for (const authority of opened.values()) await authority.close();
+  rmSync(scratch, { recursive: true, force: true });
+});
 
 let made = 0;
 const newDir = () => join(scratch, `ca-${++made}`, 'state');
 
-function open(options: { dir?: string; trustDomain?: string; svidTtlMs?: number; now?: () => number } = {}): Promise<Authority> {
-  return Authority.open({ dir: newDir(), trustDomain: 'cluster.local', svidTtlMs: HOUR, now: () => NOW, ...options });
+const opened = new Map<string, Authority>();
+
+/** Opening a directory again ends who had it before, as a restart does. */
+async function open(options: { dir?: string; trustDomain?: string; svidTtlMs?: number; now?: () => number } = {}): Promise<Authority> {
+  const dir = options.dir ?? newDir();
+  await opened.get(dir)?.close();
+  opened.delete(dir);
+  const made = await Authority.open({ trustDomain: 'cluster.local', svidTtlMs: HOUR, now: () => NOW, maintainEveryMs: 0, ...options, dir });
+  opened.set(dir, made);
+  return made;
 }
+
+/** What a CA at rest has in its directory; the lock's number rises with every start. */
+const files = (dir: string) =>
+  readdirSync(dir)
+    .filter((name) => !/^lock-\d+$/.test(name))
+    .sort();
+const STATE = ['intermediate.pem', 'jwt-keys.json', 'ledger.jsonl', 'revocations.json', 'root.pem', 'rotation.json'];
 
 function issue(authority: Authority, options: { ttlMs?: number; publicKey?: KeyObject } = {}): Promise<IssuedSvid> {
   return authority.issue({ id, publicKey: keyPair().publicKey, ...options });
@@ -64,8 +85,8 @@ describe('on disk', () => {
     const dir = newDir();
     await open({ dir });
     assert.equal(statSync(dir).mode & 0o777, 0o700);
-    assert.deepEqual(readdirSync(dir).sort(), ['intermediate.pem', 'root.pem']);
-    for (const name of readdirSync(dir)) assert.equal(statSync(join(dir, name)).mode & 0o777, 0o600, name);
+    assert.deepEqual(files(dir), STATE);
+    for (const name of files(dir)) assert.equal(statSync(join(dir, name)).mode & 0o777, 0o600, name);
   });
 
   test('opened again it is the same root and the same intermediate', async () => {
@@ -76,12 +97,21 @@ describe('on disk', () => {
     assert.notEqual(first.serial, second.serial);
   });
 
-  test('several at once in an empty directory end with one root and one intermediate', async () => {
+  test('of several at once in an empty directory one has it, and the others are told who to stop', async () => {
     const dir = newDir();
-    const issued = await Promise.all((await Promise.all(Array.from({ length: 4 }, () => open({ dir })))).map((each) => issue(each)));
-    assert.equal(new Set(issued.map(({ chain }) => chain[2])).size, 1);
-    assert.equal(new Set(issued.map(({ chain }) => chain[1])).size, 1);
-    assert.deepEqual(readdirSync(dir).sort(), ['intermediate.pem', 'root.pem']);
+    const results = await Promise.allSettled(
+      Array.from({ length: 4 }, () =>
+        Authority.open({ dir, trustDomain: 'cluster.local', svidTtlMs: HOUR, now: () => NOW, maintainEveryMs: 0 }),
+      ),
+    );
+    const winners = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
+    assert.equal(winners.length, 1);
+    for (const result of results) {
+      if (result.status === 'rejected') refusal('STATE_INVALID', dir, 'another handfast process', '--state')(result.reason);
+    }
+    assert.deepEqual(files(dir), STATE);
+    await winners[0]?.close();
+    await open({ dir });
   });
 
   for (const mode of [0o640, 0o604, 0o620, 0o666]) {
@@ -175,13 +205,52 @@ describe('on disk', () => {
     writeFileSync(join(dir, 'root.pem'), readFileSync(key, 'utf8') + readFileSync(certificate, 'utf8'));
     rmSync(join(dir, 'intermediate.pem'));
     await assert.rejects(open({ dir }), refusal('STATE_INVALID', /^\S*root\.pem\b.*P-256/));
-    assert.deepEqual(readdirSync(dir), ['root.pem']);
+    assert.ok(!files(dir).includes('intermediate.pem'));
   });
 
   test('a directory that cannot be made is refused as what it is, not as a missing key', async () => {
     const file = join(scratch, 'file');
     writeFileSync(file, '');
     await assert.rejects(open({ dir: join(file, 'state') }), refusal('STATE_INVALID', file));
+  });
+});
+
+describe('while it is open', () => {
+  test('`handfast token create` reads its key in the same directory', async () => {
+    const dir = newDir();
+    await open({ dir });
+    const key = await openLocalTokenKey(dir);
+    assert.ok((await readLocalTokenKey(dir)).equals(key));
+    assert.deepEqual(files(dir), [...STATE, 'token-signing.pem'].sort());
+    await open({ dir });
+  });
+
+  test('what it has issued is in its ledger, with who asked, for what, and who signed', async () => {
+    const authority = await open();
+    const { publicKey } = keyPair();
+    const issued = await authority.issue({ id, publicKey, node: 'node-1', purpose: 'node' });
+    const entry = authority.ledger.bySerial(issued.serial);
+    assert.ok(entry !== undefined);
+    assert.deepEqual([entry.spiffeId, entry.node, entry.purpose, entry.keyId], [id.uri, 'node-1', 'node', keyIdOf(publicKey)]);
+    assert.deepEqual([entry.issuerKeyId, entry.rootKeyId], [keyIdOf(intermediateOf(issued).publicKey), authority.rotation.rootKeyIds[0]]);
+    assert.deepEqual([entry.notBefore, entry.notAfter], [leafOf(issued).validFromDate.getTime(), leafOf(issued).validToDate.getTime()]);
+  });
+
+  test('it issues nothing for another trust domain, nor what could not be entered', async () => {
+    const authority = await open();
+    const { publicKey } = keyPair();
+    const foreign = workloadSpiffeId({ trustDomain: 'other.example', namespace: 'foo', serviceAccount: 'sleep' });
+    await assert.rejects(authority.issue({ id: foreign, publicKey }), refusal('IDENTITY_MISMATCH', 'cluster.local'));
+    await assert.rejects(authority.issue({ id, publicKey, node: 'n'.repeat(600) }), refusal('CONFIG_INVALID', 'ledger'));
+    await issue(authority);
+  });
+
+  test('once closed it issues nothing: the certificate would be in no ledger', async () => {
+    const dir = newDir();
+    const authority = await open({ dir });
+    await authority.close();
+    opened.delete(dir);
+    await assert.rejects(issue(authority), refusal('STATE_INVALID', 'ledger.jsonl'));
   });
 });
 
@@ -328,7 +397,7 @@ describe('lifetimes', () => {
     assert.equal(statSync(join(dir, 'intermediate.pem')).mode & 0o777, 0o600);
     const reopened = await issue(await open({ dir, now: () => now }));
     assert.equal(reopened.chain[1], renewed.chain[1]);
-    assert.deepEqual(readdirSync(dir).sort(), ['intermediate.pem', 'root.pem']);
+    assert.deepEqual(files(dir), STATE);
   });
 
   test('many asked for at once while the intermediate is renewed all verify', async () => {

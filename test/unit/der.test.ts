@@ -5,6 +5,7 @@ import { X509Certificate } from 'node:crypto';
 import { before, describe, test } from 'node:test';
 import { HandfastError } from '../../src/errors.ts';
 import { type DerNode, derChildren, derOid, readDer } from '../../src/spiffe/der.ts';
+import { oid, toDer } from '../../src/spiffe/der-builder.ts';
 import { readLeaf } from '../../src/spiffe/leaf.ts';
 import { TestCa } from '../support/pki.ts';
 
@@ -87,6 +88,31 @@ describe('an object identifier', () => {
     assert.throws(() => derOid(readDer(bytes('06 00'))));
     assert.throws(() => derOid(readDer(bytes('04 03 55 1d 11'))));
     assert.throws(() => derOid(readDer(bytes('06 07 55 ff ff ff ff ff 7f'))), /too large/);
+  });
+
+  const uuid = '2.25.200595499325830943942132134799303707228';
+  test('a UUID below 2.25 is an arc of 128 bits, written and read', () => {
+    for (const dotted of [uuid, '2.25.0', '2.25.127', '2.25.128', `2.25.${2n ** 128n - 1n}`])
+      assert.equal(derOid(readDer(toDer(oid(dotted)))), dotted);
+    assert.equal(toDer(oid('1.2.840.10045.4.3.2')).toString('hex'), '06082a8648ce3d040302');
+  });
+
+  test('below 2.25, an arc of 129 bits, one cut short, one padded, a second one and none are refused', () => {
+    const good = toDer(oid(uuid));
+    const twin = (content: Buffer) => readDer(Buffer.concat([Buffer.of(0x06, content.length), content]));
+    const content = good.subarray(2);
+    assert.equal(derOid(twin(content)), uuid);
+    assert.throws(() => derOid(readDer(toDer(oid(`2.25.${2n ** 128n}`)))), /too large/);
+    assert.throws(() => derOid(twin(content.subarray(0, -1))), /one whole arc/);
+    assert.throws(() => derOid(twin(Buffer.concat([Buffer.of(0x69, 0x80), content.subarray(1)]))), /not minimal/);
+    assert.throws(() => derOid(twin(Buffer.concat([content, Buffer.of(1)]))));
+    assert.throws(() => derOid(twin(Buffer.of(0x69))), /empty/);
+  });
+
+  test('a parent with more children than its reader wants is refused', () => {
+    const node = readDer(bytes('30 06 02 01 05 02 01 05'));
+    assert.equal(derChildren(node, 2).length, 2);
+    assert.throws(() => derChildren(node, 1), /more than 1/);
   });
 
   test('one that ends inside an arc is refused: it is not the shorter one', () => {

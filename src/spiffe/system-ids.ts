@@ -1,0 +1,27 @@
+// The SPIFFE IDs of the mesh's own parts. Workloads are /ns/NAMESPACE/sa/NAME, so none of them can be one of these.
+
+import { HandfastError } from '../errors.ts';
+import { parseSpiffeId, type SpiffeId } from './spiffe-id.ts';
+
+const AGENT_PATH = /^\/handfast\/agent\/([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)$/;
+
+export function caId(trustDomain: string): SpiffeId {
+  return parseSpiffeId(`spiffe://${trustDomain}/handfast/ca`);
+}
+
+export function controlId(trustDomain: string): SpiffeId {
+  return parseSpiffeId(`spiffe://${trustDomain}/handfast/control`);
+}
+
+/** Throws CONFIG_INVALID for a name that Kubernetes would not accept for a node. */
+export function agentId(trustDomain: string, node: string): SpiffeId {
+  const path = `/handfast/agent/${node}`;
+  if (!AGENT_PATH.test(path))
+    throw new HandfastError('CONFIG_INVALID', `node name ${JSON.stringify(node)}: lower-case letters, digits, '-' and '.'`);
+  return parseSpiffeId(`spiffe://${trustDomain}${path}`);
+}
+
+/** The node of an agent's ID; undefined for anybody else's. */
+export function nodeOf({ path }: SpiffeId): string | undefined {
+  return AGENT_PATH.exec(path)?.[1];
+}
