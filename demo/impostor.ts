@@ -11,6 +11,7 @@ import { Snapshot } from '../src/snapshot.ts';
 import type { Identity } from '../src/spiffe/identity.ts';
 import { chooseAlpn } from '../src/tls/alpn.ts';
 import { clientContext, contextOptions } from '../src/tls/context.ts';
+import { unixTarget } from '../src/wire/grpc-target.ts';
 
 const [agent = '', tokenFile = '', host = '', port = ''] = process.argv.slice(2);
 const log = pino({ level: 'silent' });
@@ -27,7 +28,7 @@ const unsubscribe = identity.subscribe((first) => {
 });
 
 void runSdsClient({
-  address: agent,
+  target: unixTarget(agent),
   nodeId: 'impostor',
   token: new Snapshot(readFileSync(tokenFile, 'utf8').trim()),
   resourceNames: [secretNames.svid, secretNames.bundle],

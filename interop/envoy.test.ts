@@ -5,25 +5,21 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { connect as connectTls } from 'node:tls';
 import { fileURLToPath } from 'node:url';
-import { startAgent } from '../src/agent/agent.ts';
-import { startCa } from '../src/ca/ca.ts';
-import { createLocalToken, openLocalTokenKey } from '../src/ca/local-token.ts';
-import { startControl } from '../src/control/control.ts';
-import { IdentitySource } from '../src/discovery/identity-source.ts';
-import { runSdsClient } from '../src/discovery/sds-client.ts';
-import { Snapshot } from '../src/snapshot.ts';
-import { clientContext } from '../src/tls/context.ts';
+import type { Identity } from '../src/spiffe/identity.ts';
+import { contextOptions } from '../src/tls/context.ts';
+import { ControlPlane } from '../test/support/control-plane.ts';
 import { freePort } from '../test/support/free-port.ts';
-import { Application, collect, meshOf, RecordingLog, type RunningSidecar, startSidecar } from '../test/support/sidecar-harness.ts';
+import { startMeshedSidecar } from '../test/support/meshed-sidecar.ts';
+import { TestCa } from '../test/support/pki.ts';
+import { Application, collect, meshOf, RecordingLog, type RunningSidecar } from '../test/support/sidecar-harness.ts';
 
 const ENVOY = fileURLToPath(new URL('../.interop/envoy/bin/envoy', import.meta.url));
-const AUDIENCE = 'handfast-ca';
 const ROTATIONS = 20;
 
 const missing = existsSync(ENVOY) ? false : `there is no ${ENVOY}: run make interop`;
@@ -34,6 +30,8 @@ interface EnvoyPorts {
   readonly client: number;
   /** mTLS in, plaintext out to `application`. */
   readonly server: number;
+  /** The same, but with Envoy's own SPIFFE validator. */
+  readonly spiffe: number;
   readonly upstream: number;
   readonly application: number;
 }
@@ -53,7 +51,7 @@ function envoyConfig(ports: EnvoyPorts, agent: { socket: string; token: string }
       },
     },
   });
-  const tls = (context: 'DownstreamTlsContext' | 'UpstreamTlsContext') => ({
+  const tls = (context: 'DownstreamTlsContext' | 'UpstreamTlsContext', bundle: 'ROOTCA' | 'ALL' = 'ROOTCA') => ({
     name: 'envoy.transport_sockets.tls',
     typed_config: {
       '@type': `type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.${context}`,
@@ -62,7 +60,7 @@ function envoyConfig(ports: EnvoyPorts, agent: { socket: string; token: string }
         // As Istio's sidecars offer it.
         alpn_protocols: ['istio-peer-exchange', 'istio'],
         tls_certificate_sds_secret_configs: [sds('default')],
-        validation_context_sds_secret_config: sds('ROOTCA'),
+        validation_context_sds_secret_config: sds(bundle),
       },
     },
   });
@@ -91,6 +89,11 @@ function envoyConfig(ports: EnvoyPorts, agent: { socket: string; token: string }
       listeners: [
         { name: 'client', address: at(ports.client), filter_chains: [{ filters: [proxyTo('sidecar')] }] },
         {
+          name: 'spiffe',
+          address: at(ports.spiffe),
+          filter_chains: [{ transport_socket: tls('DownstreamTlsContext', 'ALL'), filters: [proxyTo('application')] }],
+        },
+        {
           name: 'server',
           address: at(ports.server),
           filter_chains: [{ transport_socket: tls('DownstreamTlsContext'), filters: [proxyTo('application')] }],
@@ -107,85 +110,29 @@ function envoyConfig(ports: EnvoyPorts, agent: { socket: string; token: string }
 
 describe('Envoy', { skip: missing }, () => {
   const rec = new RecordingLog();
-  const stop = new AbortController();
-  const stoppers: (() => Promise<unknown>)[] = [];
-  let dir: string;
+  let plane: ControlPlane;
   let envoy: ChildProcess;
   let sidecar: RunningSidecar;
   let application: Application;
   let ports: EnvoyPorts;
 
   before(async () => {
-    dir = await mkdtemp(join(tmpdir(), 'hf-envoy-'));
-    await mkdir(join(dir, 'config'));
-    await writeFile(
-      join(dir, 'config/mesh.yaml'),
-      'apiVersion: handfast.io/v1alpha1\nkind: MeshConfig\nmetadata: {name: mesh}\nspec: {}\n',
-    );
-    const at = (name: string) => join(dir, `${name}.sock`);
-    const { log } = rec;
-    const now = Date.now;
-    const ca = await startCa({
-      stateDir: join(dir, 'ca'),
-      socket: at('ca'),
-      trustDomain: 'cluster.local',
-      svidTtlMs: 60_000,
-      audience: AUDIENCE,
-      log,
-      now,
-    });
-    const control = await startControl({ configDir: join(dir, 'config'), socket: at('control'), trustDomain: 'cluster.local', log });
-    const agent = await startAgent({
-      socket: at('agent'),
-      ca: `unix:${at('ca')}`,
-      control: `unix:${at('control')}`,
-      rotateEveryMs: 500,
-      log,
-      now,
-    });
-    const key = await openLocalTokenKey(join(dir, 'ca'));
-    const token = (serviceAccount: string) =>
-      createLocalToken({ namespace: 'foo', serviceAccount, audience: AUDIENCE, ttlS: 600, key, now: now() });
-
+    plane = await ControlPlane.create(rec.log);
+    await plane.start({ agent: { rotateEveryMs: 500 } });
     application = await Application.start();
-    sidecar = await startSidecar({ namespace: 'foo', name: 'handfast' });
-    const source = new IdentitySource({ identity: sidecar.identity, prove: clientContext, log, now });
-    const running = runSdsClient({
-      address: `unix:${at('agent')}`,
-      nodeId: 'handfast',
-      token: new Snapshot(token('handfast')),
-      resourceNames: ['default', 'ROOTCA'],
-      accept: (secrets) => source.accept(secrets),
-      log,
-      signal: stop.signal,
-    });
-    await rec.find((record) => record.msg === 'identity in force');
-
+    sidecar = await startMeshedSidecar(plane, { name: 'handfast' });
+    await sidecar.records.find((record) => record.msg === 'revocation list in force');
     ports = {
       client: await freePort(),
       server: await freePort(),
+      spiffe: await freePort(),
       upstream: sidecar.sidecar.ports.inbound,
       application: application.endpoint.port,
     };
-    await writeFile(join(dir, 'envoy.yaml'), JSON.stringify(envoyConfig(ports, { socket: at('agent'), token: token('envoy') })), {
-      mode: 0o600,
-    });
-    envoy = spawn(ENVOY, ['-c', join(dir, 'envoy.yaml'), '--concurrency', '1', '-l', 'error', '--disable-hot-restart'], {
-      stdio: 'inherit',
-    });
-    stoppers.push(
-      async () => envoy.kill('SIGKILL') && (await once(envoy, 'exit')),
-      async () => {
-        stop.abort();
-        await running;
-      },
-      async () => sidecar[Symbol.asyncDispose](),
-      () => agent.stop(),
-      () => control.stop(),
-      () => ca.stop(),
-      async () => application[Symbol.asyncDispose](),
-      () => rm(dir, { recursive: true }),
-    );
+    const config = join(plane.dir, 'envoy.yaml');
+    const agent = { socket: plane.socket('agent'), token: await plane.token('envoy') };
+    await writeFile(config, JSON.stringify(envoyConfig(ports, agent)), { mode: 0o600 });
+    envoy = spawn(ENVOY, ['-c', config, '--concurrency', '1', '-l', 'error', '--disable-hot-restart'], { stdio: 'inherit' });
     expect({});
     sidecar.destination = application.endpoint;
     const deadline = Date.now() + 30_000;
@@ -196,7 +143,12 @@ describe('Envoy', { skip: missing }, () => {
   });
 
   after(async () => {
-    for (const stopper of stoppers) await stopper();
+    const exit = once(envoy, 'exit');
+    envoy.kill('SIGKILL');
+    await exit;
+    await sidecar[Symbol.asyncDispose]();
+    await application[Symbol.asyncDispose]();
+    await plane[Symbol.asyncDispose]();
   });
 
   /** Whom the registry has at the port of Envoy's server. */
@@ -253,5 +205,34 @@ describe('Envoy', { skip: missing }, () => {
     assert.match(String(refusal.reason), /proved to be spiffe:\/\/cluster\.local\/ns\/foo\/sa\/envoy/);
     expect({});
     assert.equal(await ask(sidecar.sidecar.ports.outbound), 'hello');
+  });
+
+  /** What Envoy's SPIFFE validator lets a client have that presents a certificate as it is; empty when refused. */
+  async function askAs(identity: Identity): Promise<string> {
+    const socket = connectTls({
+      ...contextOptions(identity),
+      port: ports.spiffe,
+      host: '127.0.0.1',
+      rejectUnauthorized: false,
+      ALPNProtocols: ['istio'],
+    });
+    socket.write('hello');
+    socket.once('data', () => socket.end());
+    return (await collect(socket)).text;
+  }
+
+  it('its-spiffe-validator-accepts-our-certificates', async () => {
+    const own = sidecar.identity.current;
+    assert.ok(own);
+    assert.equal(await askAs(own), 'hello');
+    sidecar.destination = { address: '127.0.0.1', port: ports.spiffe };
+    assert.equal(await ask(sidecar.sidecar.ports.outbound), 'hello');
+  });
+
+  it('its-spiffe-validator-refuses-a-foreign-trust-domain-and-a-rival-of-ours', async () => {
+    const foreign = await TestCa.create('elsewhere.test');
+    assert.equal(await askAs(await foreign.identity('spiffe://elsewhere.test/ns/foo/sa/handfast')), '');
+    const rival = await TestCa.create('cluster.local');
+    assert.equal(await askAs(await rival.identity('spiffe://cluster.local/ns/foo/sa/handfast')), '');
   });
 });

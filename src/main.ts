@@ -15,6 +15,10 @@ const roles: Readonly<Record<string, { summary: string; load: () => Promise<Role
   control: { summary: 'registry and policy, from a directory of YAML, for agents', load: () => import('./commands/control.ts') },
   up: { summary: 'CA, control and agent in one process, from a directory of YAML', load: () => import('./commands/up.ts') },
   token: { summary: 'make a token for a local workload', load: () => import('./commands/token.ts') },
+  'join-token': { summary: 'make a token that lets a node join, once', load: () => import('./commands/join-token.ts') },
+  status: { summary: 'what the agent of this node serves, and who refused it', load: () => import('./commands/status.ts') },
+  revoke: { summary: 'end certificates before their time; --dry-run says what would end', load: () => import('./commands/revoke.ts') },
+  root: { summary: 'replace the root of trust, in stages', load: () => import('./commands/root.ts') },
   iptables: { summary: 'apply, clean or print the redirection into the sidecar', load: () => import('./commands/iptables.ts') },
 };
 
@@ -25,7 +29,7 @@ async function main(argv: readonly string[]): Promise<number> {
   if (name === '--help' || name === '-h') {
     process.stdout.write(
       `usage: handfast ROLE [flags]\n\n${Object.entries(roles)
-        .map(([role, { summary }]) => `  ${role.padEnd(10)}${summary}\n`)
+        .map(([role, { summary }]) => `  ${role.padEnd(12)}${summary}\n`)
         .join('')}\nhandfast ROLE --help says more.\n`,
     );
     return 0;

@@ -19,6 +19,20 @@ export class Snapshot<T> {
     for (const subscriber of [...this.#subscribers]) subscriber(next, previous);
   }
 
+  /** The value, as soon as there is one; undefined when the signal aborts first. */
+  async first(signal: AbortSignal): Promise<T | undefined> {
+    if (this.#current !== undefined || signal.aborted) return this.#current;
+    return new Promise((resolve) => {
+      const done = () => {
+        unsubscribe();
+        signal.removeEventListener('abort', done);
+        resolve(this.#current);
+      };
+      const unsubscribe = this.subscribe(done);
+      signal.addEventListener('abort', done, { once: true });
+    });
+  }
+
   /** Calls back on every later replacement. Returns the way to stop. */
   subscribe(subscriber: (next: T, previous: T | undefined) => void): () => void {
     this.#subscribers.add(subscriber);

@@ -1,55 +1,122 @@
-// The node agent: SDS and the discovery relay on one unix socket that any workload may open; who it is, its token says.
+// The node agent: certificates (SDS and the SPIFFE Workload API) and the discovery relay on unix sockets that any workload may open; who it
+// is, its token says, or what the kernel knows of its process.
 
 import { CaClient } from '../ca/client.ts';
 import { runDeltaAdsClient } from '../discovery/delta-ads-client.ts';
 import { meshTypeUrls } from '../discovery/mesh-source.ts';
+import { runReportClient } from '../discovery/report-client.ts';
 import { ResourceCache } from '../discovery/resource-cache.ts';
-import type { Log } from '../observe/log.ts';
-import { listenUnix, newServer, stopServer } from '../wire/grpc.ts';
+import { MeshNode, type MeshNodeOptions } from '../node/mesh-node.ts';
+import { controlId } from '../spiffe/system-ids.ts';
+import { newServer, stopServer } from '../wire/grpc.ts';
+import { listenUnix } from '../wire/grpc-listener.ts';
+import { serveOperators } from '../wire/operator-server.ts';
+import { Attestor } from './attestor.ts';
 import { addDiscoveryRelay } from './discovery-relay.ts';
+import { addReportService, LivePeers } from './live-peers.ts';
 import { addSdsService } from './sds-server.ts';
+import { SdsStreams } from './sds-streams.ts';
+import { agentStatus } from './status.ts';
+import { StreamSessions } from './stream-session.ts';
+import { serveWorkloadApi } from './workload-api.ts';
+import { WorkloadRegistrations } from './workload-registrations.ts';
 import { WorkloadSessions } from './workload-sessions.ts';
 
-export interface AgentOptions {
-  /** Path of the socket that workloads use. */
+export interface AgentOptions extends MeshNodeOptions {
+  /** Path of the socket that sidecars use: SDS and discovery. */
   readonly socket: string;
-  /** gRPC addresses. */
-  readonly ca: string;
+  /** Path of the SPIFFE Workload API's socket. */
+  readonly workloadSocket: string;
+  /** Path of the socket that only root may open. */
+  readonly operatorSocket: string;
+  /** Which local process may be which workload; without it a token stands alone and the Workload API serves nobody. */
+  readonly workloadsFile: string | undefined;
+  /** gRPC address of control. */
   readonly control: string;
   readonly rotateEveryMs: number | undefined;
-  readonly log: Log;
-  readonly now: () => number;
 }
 
-/** Serves until `stop` is called. */
+/** Serves until `stop` is called. Throws CONFIG_INVALID, STATE_INVALID, JOIN_TOKEN_REFUSED or UNAVAILABLE when it cannot begin. */
 export async function startAgent(options: AgentOptions): Promise<{ stop(): Promise<void> }> {
   const { log, now } = options;
-  const ca = new CaClient(options.ca);
-  const sessions = new WorkloadSessions({ ca, plan: { rotateEveryMs: options.rotateEveryMs, now }, log });
-  const cache = new ResourceCache();
-  const server = newServer();
-  addSdsService(server, { sessions, log });
-  addDiscoveryRelay(server, { sessions, cache, log });
-  await listenUnix(server, options.socket, 0o666);
+  const running: (() => unknown)[] = [];
+  const stop = async () => {
+    for (const end of running.reverse()) await end();
+  };
+  try {
+    const stopping = new AbortController();
+    const node = await MeshNode.start(options);
+    running.push(() => node.stop());
+    const ca = new CaClient(node.ca);
+    running.push(() => ca.close());
+    const registrations = options.workloadsFile === undefined ? undefined : new WorkloadRegistrations({ file: options.workloadsFile, log });
+    await registrations?.start(stopping.signal);
+    const attestor = new Attestor(registrations);
+    const trust = node.trust.trust;
+    const sessions = new WorkloadSessions({ signer: signerOf(ca, node), trust, plan: { rotateEveryMs: options.rotateEveryMs, now }, log });
+    const streams = new SdsStreams(now);
+    const opener = new StreamSessions({ sessions, attestor, log });
+    const livePeers = new LivePeers();
+    const cache = new ResourceCache();
 
-  const upstream = new AbortController();
-  const relay = runDeltaAdsClient({
-    address: options.control,
-    nodeId: 'agent',
-    token: undefined,
-    typeUrls: meshTypeUrls,
-    apply: (typeUrl, change) => cache.apply(typeUrl, change),
-    log,
-    signal: upstream.signal,
-  });
-  log.info({ socket: options.socket, ca: options.ca, control: options.control }, 'agent listening');
-  return {
-    stop: async () => {
-      upstream.abort();
+    const server = newServer();
+    addSdsService(server, { opener, streams, log });
+    addDiscoveryRelay(server, { opener, cache, log });
+    addReportService(server, { opener, livePeers });
+    const onRefused = (refusal: object) => log.warn(refusal, 'connection refused');
+    const listener = await listenUnix({ server, path: options.socket, mode: 0o666, takeOver: true, onRefused });
+    // The path is let go first, so that nobody finds a server that is about to end.
+    running.push(async () => {
+      await listener.close();
       sessions.stop();
       await stopServer(server);
-      await relay;
-      ca.close();
+    });
+    const workloadApi = await serveWorkloadApi({
+      path: options.workloadSocket,
+      attestor,
+      identities: sessions,
+      trust,
+      signer: ca,
+      log,
+      now,
+    });
+    running.push(() => workloadApi.close());
+    const operators = await serveOperators({
+      path: options.operatorSocket,
+      takeOver: true,
+      routes: [{ method: 'GET', path: '/status', handle: () => agentStatus({ node, sessions, streams, livePeers, now }) }],
+    });
+    running.push(() => operators.close());
+
+    node.followTrust((signal) => streams.taken(signal));
+    const control = node.reach(options.control, { spiffeIds: [controlId(options.trustDomain).uri] });
+    const toControl = { target: control, token: undefined, log, signal: stopping.signal };
+    const apply = (typeUrl: string, change: Parameters<typeof cache.apply>[1]) => cache.apply(typeUrl, change);
+    const upstream = [
+      runDeltaAdsClient({ ...toControl, nodeId: 'agent', typeUrls: meshTypeUrls, apply }),
+      runReportClient({ ...toControl, peers: () => livePeers.all }),
+    ];
+    running.push(async () => {
+      stopping.abort();
+      await Promise.all(upstream);
+    });
+    const { socket, workloadSocket, ca: caAddress } = options;
+    log.info({ socket, workloadSocket, ca: caAddress, control: options.control }, 'agent listening');
+    return { stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+/** Istio's CA has no word for its bundle but the root at the end of each answer; ours publishes it. */
+function signerOf(ca: CaClient, node: MeshNode): { sign(request: { csr: string; token: string }): Promise<{ chain: string }> } {
+  if (node.caKind !== 'istio') return ca;
+  return {
+    sign: async (request) => {
+      const signed = await ca.sign(request);
+      node.trust.useBundle(signed.bundle);
+      return signed;
     },
   };
 }

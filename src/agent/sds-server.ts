@@ -1,93 +1,73 @@
-// SDS v3 StreamSecrets on the agent's socket: a stream proves itself by its token and gets the certificate of that identity, nothing else.
+// SDS v3 on the agent's socket, state of the world and delta: a stream gets the certificate of the workload it has proven to be, nothing else.
 
-import { randomUUID } from 'node:crypto';
-import { type Server, type ServerDuplexStream, status } from '@grpc/grpc-js';
-import { secretNames } from '../discovery/identity-source.ts';
+import { type Server, status } from '@grpc/grpc-js';
+import { type DeltaStream, serveDeltaStream } from '../discovery/delta-server.ts';
+import { type StateOfTheWorldStream, serveStateOfTheWorldStream } from '../discovery/state-of-the-world-server.ts';
 import { typeUrls } from '../discovery/type-urls.ts';
 import type { Log } from '../observe/log.ts';
-import type { Identity } from '../spiffe/identity.ts';
-import { Secret } from '../wire/gen/envoy/extensions/transport_sockets/tls/v3/secret.ts';
-import type { DiscoveryRequest, DiscoveryResponse } from '../wire/gen/envoy/service/discovery/v3/discovery.ts';
+import { type Rate, TokenBucket } from '../rate-limit.ts';
 import { type SecretDiscoveryServiceServer, SecretDiscoveryServiceService } from '../wire/gen/envoy/service/secret/v3/sds.ts';
 import { statusError } from '../wire/grpc.ts';
-import { StreamSession } from './stream-session.ts';
-import type { WorkloadSessions } from './workload-sessions.ts';
+import type { SdsStreams } from './sds-streams.ts';
+import type { ServedWorkload, StreamSessions } from './stream-session.ts';
 
-type SdsStream = ServerDuplexStream<DiscoveryRequest, DiscoveryResponse>;
+/** On one stream: an answer to each rotation and a change of names now and then are far below this. */
+const REQUESTS: Rate = { burst: 100, perSecond: 20 };
 
-export function addSdsService(server: Server, deps: { sessions: WorkloadSessions; log: Log }): void {
-  const service: SecretDiscoveryServiceServer = { streamSecrets: (call: SdsStream) => serveSds(call, deps) };
+export function addSdsService(server: Server, deps: { opener: StreamSessions; streams: SdsStreams; log: Log }): void {
+  const { opener, log } = deps;
+  const service: SecretDiscoveryServiceServer = {
+    streamSecrets: (call: StateOfTheWorldStream) =>
+      opener.open(call, (workload) => {
+        const { common, end } = prepare(workload, { ...deps, protocol: 'state-of-the-world' });
+        const admit = admission(workload, log);
+        serveStateOfTheWorldStream(call, { ...common, typeUrl: typeUrls.secret, admit: (request) => admit(request.resourceNames) });
+        return end;
+      }),
+    deltaSecrets: (call: DeltaStream) =>
+      opener.open(call, (workload) => {
+        const { common, end } = prepare(workload, { ...deps, protocol: 'delta' });
+        const admit = admission(workload, log);
+        serveDeltaStream(call, {
+          ...common,
+          admit: (request) => {
+            if (request.typeUrl !== '' && request.typeUrl !== typeUrls.secret)
+              throw statusError(status.INVALID_ARGUMENT, `${request.typeUrl} is not served here, only ${typeUrls.secret}`);
+            admit(request.resourceNamesSubscribe.filter((name) => name !== '*'));
+          },
+        });
+        return end;
+      }),
+  };
   server.addService(SecretDiscoveryServiceService, service);
 }
 
-function serveSds(call: SdsStream, deps: { sessions: WorkloadSessions; log: Log }): void {
-  const session = StreamSession.open(call, { sessions: deps.sessions, onEnd: () => unsubscribe() });
-  if (session === undefined) return;
-  const { rotator } = session;
-  let names: readonly string[] = [];
-  let nonce = '';
-
-  const push = (identity: Identity) => {
-    if (names.length === 0) return;
-    nonce = randomUUID();
-    call.write({
-      versionInfo: identity.svid.serial,
-      typeUrl: typeUrls.secret,
-      nonce,
-      resources: names.map((name) => secretFor(name, identity)),
-    });
+/** What both protocols are given: the workload's secrets, and a place in the registry of streams that hears of ACK and NACK. */
+function prepare(
+  { session, identity, peer }: ServedWorkload,
+  deps: { streams: SdsStreams; log: Log; protocol: 'state-of-the-world' | 'delta' },
+) {
+  const spiffeId = identity.svid.id.uri;
+  const entry = deps.streams.open({ spiffeId, peer, protocol: deps.protocol, view: session.secrets });
+  const answers = {
+    acked: ({ versions }: { versions: ReadonlyMap<string, string> }) => entry.acked(versions),
+    nacked: ({ versions, reason }: { versions: ReadonlyMap<string, string>; reason: string }) => entry.nacked(versions, reason),
   };
-  const unsubscribe = rotator.identity.subscribe(push);
-  const answer = (request: DiscoveryRequest, identity: Identity) => {
-    const { id } = identity.svid;
-    if (request.errorDetail !== undefined) {
-      deps.log.warn(
-        { spiffeId: id.uri, version: request.versionInfo, reason: request.errorDetail.message },
-        'secret refused by the workload (NACK)',
-      );
-      return;
-    }
-    // An answer to an older response says nothing about the latest one.
-    if (request.responseNonce !== '' && request.responseNonce !== nonce) return;
-    const asked = request.resourceNames;
-    const foreign = asked.find((name) => name !== secretNames.svid && name !== secretNames.bundle && name !== id.uri);
-    if (foreign !== undefined) {
-      deps.log.warn({ spiffeId: id.uri, asked: foreign }, 'a stream asked for an identity its token does not prove');
-      const details = `${JSON.stringify(foreign)}: this token proves ${id.uri}; ask for default, ROOTCA or that ID`;
-      call.emit('error', statusError(status.PERMISSION_DENIED, details));
-      return;
-    }
-    if (sameNames(asked, names)) return;
-    names = [...asked];
-    push(identity);
-  };
-
-  call.on('data', (request: DiscoveryRequest) => {
-    rotator.ready.then(
-      (first) => {
-        if (!session.ended) answer(request, rotator.identity.current ?? first);
-      },
-      () => undefined,
-    );
-  });
-  call.on('end', () => call.end());
+  return { common: { view: session.secrets, peer: spiffeId, log: deps.log, answers }, end: () => entry.end() };
 }
 
-function sameNames(a: readonly string[], b: readonly string[]): boolean {
-  return a.length === b.length && a.every((name) => b.includes(name));
-}
-
-function secretFor(name: string, { svid, bundle }: Identity): { typeUrl: string; value: Buffer } {
-  const bytes = (pem: string) => ({ specifier: { $case: 'inlineBytes' as const, value: Buffer.from(pem) } });
-  const secret: Secret = {
-    name,
-    type:
-      name === secretNames.bundle
-        ? { $case: 'validationContext', value: { trustedCa: bytes(bundle.pem) } }
-        : {
-            $case: 'tlsCertificate',
-            value: { certificateChain: bytes(svid.chainPem), privateKey: bytes(svid.keyPem), password: undefined },
-          },
+/** Ends a stream that asks too often, or for what its proof does not cover. */
+function admission({ session, identity }: ServedWorkload, log: Log): (names: readonly string[]) => void {
+  const requests = new TokenBucket(REQUESTS);
+  const { uri } = identity.svid.id;
+  return (names) => {
+    if (requests.take() > 0)
+      throw statusError(status.RESOURCE_EXHAUSTED, `more than ${REQUESTS.perSecond} requests a second on one stream`);
+    const known = session.secrets.resources(typeUrls.secret);
+    const foreign = names.find((name) => known?.has(name) !== true);
+    if (foreign === undefined) return;
+    log.warn({ spiffeId: uri, asked: foreign }, 'a stream asked for a secret that its workload does not have');
+    const details = `${JSON.stringify(foreign)}: this stream proves ${uri}; there are ${[...(known?.keys() ?? [])].join(', ')}`;
+    throw statusError(status.PERMISSION_DENIED, details);
   };
-  return { typeUrl: typeUrls.secret, value: Buffer.from(Secret.encode(secret).finish()) };
 }

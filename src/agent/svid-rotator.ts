@@ -1,16 +1,17 @@
-// One workload's certificate, kept fresh: a new key and CSR at half life with jitter, retried until it works. Keys live in memory alone.
+// One workload's certificate, kept fresh: a new key and CSR at half life with jitter, sooner when the CA changes its root, retried until it
+// works. Keys live in memory alone.
 
-import { setTimeout as delay } from 'node:timers/promises';
-import type { CaClient } from '../ca/client.ts';
+import { AlarmClock } from '../discovery/alarm-clock.ts';
 import { Backoff } from '../discovery/backoff.ts';
 import { HandfastError, messageOf } from '../errors.ts';
+import type { NodeTrust } from '../node/node-trust.ts';
 import type { Log } from '../observe/log.ts';
 import { Snapshot } from '../snapshot.ts';
 import { createCsr } from '../spiffe/csr.ts';
 import type { Identity } from '../spiffe/identity.ts';
 import { generateP256, pkcs8Pem } from '../spiffe/p256.ts';
-import { parseTrustBundle } from '../spiffe/trust-bundle.ts';
-import { parseX509Svid } from '../spiffe/x509-svid.ts';
+import { firstRootChanged } from '../spiffe/trust-bundle.ts';
+import { chainsTo, parseX509Svid } from '../spiffe/x509-svid.ts';
 
 export interface RotationPlan {
   /** Renew this often, in milliseconds, whatever the lifetime. Undefined: at half life. */
@@ -18,19 +19,39 @@ export interface RotationPlan {
   readonly now: () => number;
 }
 
+/** The CA, as far as a rotator needs it: a chain (PEM, leaf first, no root) for a CSR and the token that proves whose it is. */
+export interface SvidSigner {
+  sign(request: { csr: string; token: string }): Promise<{ chain: string }>;
+}
+
+export interface RotatorDeps {
+  readonly token: string;
+  readonly signer: SvidSigner;
+  readonly trust: Snapshot<NodeTrust>;
+  readonly plan: RotationPlan;
+  readonly log: Log;
+}
+
+/** After a change of root a node's workloads renew within this time, not all at once. */
+const ROOT_CHANGE_SPREAD_MS = 5_000;
+
 export class SvidRotator {
   readonly identity = new Snapshot<Identity>();
   /** Rejects when the first certificate is refused, resolves when it is there. */
   readonly ready: Promise<Identity>;
-  readonly #deps: { token: string; ca: CaClient; plan: RotationPlan; log: Log };
+  readonly #deps: RotatorDeps;
   readonly #abort = new AbortController();
+  readonly #clock = new AlarmClock();
+  #spreadMs = 0;
 
-  constructor(deps: { token: string; ca: CaClient; plan: RotationPlan; log: Log }) {
+  constructor(deps: RotatorDeps) {
     this.#deps = deps;
+    const unsubscribe = deps.trust.subscribe((next, previous) => this.#trustChanged(next, previous));
+    this.#abort.signal.addEventListener('abort', unsubscribe, { once: true });
     this.ready = this.#issue();
     this.ready.then(
       (identity) => void this.#keepFresh(identity),
-      () => undefined,
+      () => unsubscribe(),
     );
   }
 
@@ -39,12 +60,32 @@ export class SvidRotator {
   }
 
   async #issue(): Promise<Identity> {
+    const { signer, token, trust } = this.#deps;
     const keys = await generateP256();
-    const { chain, bundle } = await this.#deps.ca.sign({ csr: createCsr(keys), token: this.#deps.token });
+    const { chain } = await signer.sign({ csr: createCsr(keys), token });
     const svid = parseX509Svid({ chain, key: pkcs8Pem(keys.privateKey) });
-    const identity = Object.freeze({ svid, bundle: parseTrustBundle(bundle, svid.id.trustDomain) });
+    const bundles = (await trust.first(this.#abort.signal))?.bundles;
+    if (bundles === undefined || !chainsTo(svid.certificates, bundles.own))
+      throw new HandfastError('UNAVAILABLE', `the certificate ${svid.serial} does not chain to the trust bundle of this node yet`);
+    const identity = Object.freeze({ svid, bundles });
     this.identity.replace(identity);
     return identity;
+  }
+
+  /** The new bundle is in force at once; a new first root is the CA's word that everything should be signed below it. A revoked certificate is replaced. */
+  #trustChanged({ bundles, crl }: NodeTrust, previous: NodeTrust | undefined): void {
+    const { current } = this.identity;
+    if (current === undefined) return;
+    if (crl !== previous?.crl && crl.serials.has(current.svid.serial)) this.#renewWithin(0);
+    if (bundles === previous?.bundles) return;
+    const chained = chainsTo(current.svid.certificates, bundles.own);
+    if (chained) this.identity.replace(Object.freeze({ svid: current.svid, bundles }));
+    if (!chained || firstRootChanged(current.bundles, bundles)) this.#renewWithin(ROOT_CHANGE_SPREAD_MS);
+  }
+
+  #renewWithin(spreadMs: number): void {
+    this.#spreadMs = spreadMs;
+    this.#clock.ring();
   }
 
   async #keepFresh(first: Identity): Promise<void> {
@@ -53,7 +94,7 @@ export class SvidRotator {
     const backoff = new Backoff({ baseMs: 500, maxMs: 30_000 });
     let waitMs = renewalDelay(first, plan);
     while (!signal.aborted) {
-      await delay(waitMs, undefined, { signal, ref: false }).catch(() => undefined);
+      if (await this.#clock.wait(waitMs, signal)) await this.#clock.wait(Math.min(this.#spreadMs, waitMs) * Math.random(), signal);
       if (signal.aborted) return;
       try {
         const identity = await this.#issue();

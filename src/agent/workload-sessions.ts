@@ -1,61 +1,84 @@
 // Who is connected, by the token they hold: streams with the same token share one certificate, and nobody's certificate outlives its streams.
 
 import { createHash } from 'node:crypto';
-import type { CaClient } from '../ca/client.ts';
 import { HandfastError } from '../errors.ts';
+import type { NodeTrust } from '../node/node-trust.ts';
 import type { Log } from '../observe/log.ts';
-import { type RotationPlan, SvidRotator } from './svid-rotator.ts';
+import type { Snapshot } from '../snapshot.ts';
+import type { Identity } from '../spiffe/identity.ts';
+import { SessionSecrets } from './session-secrets.ts';
+import { type RotationPlan, SvidRotator, type SvidSigner } from './svid-rotator.ts';
 
-/** A proven workload's rotator, held until `release`. */
+/** A proven workload's certificate, held until `release`. */
 export interface WorkloadSession {
-  readonly rotator: SvidRotator;
+  /** Rejects when the token or the first certificate is refused. */
+  readonly ready: Promise<Identity>;
+  readonly identity: Snapshot<Identity>;
+  /** What SDS serves of it. */
+  readonly secrets: SessionSecrets;
   release(): void;
+}
+
+interface Session {
+  readonly rotator: SvidRotator;
+  readonly secrets: SessionSecrets;
+  holders: number;
 }
 
 /** More distinct tokens than any node has pods. */
 const MAX_SESSIONS = 10_000;
 
 export class WorkloadSessions {
-  readonly #deps: { ca: CaClient; plan: RotationPlan; log: Log };
-  readonly #sessions = new Map<string, { rotator: SvidRotator; holders: number }>();
+  readonly #deps: { signer: SvidSigner; trust: Snapshot<NodeTrust>; plan: RotationPlan; log: Log };
+  readonly #sessions = new Map<string, Session>();
 
-  constructor(deps: { ca: CaClient; plan: RotationPlan; log: Log }) {
+  constructor(deps: { signer: SvidSigner; trust: Snapshot<NodeTrust>; plan: RotationPlan; log: Log }) {
     this.#deps = deps;
   }
 
-  /** The caller awaits `rotator.ready`: until the CA has proven the token, nothing is known of its holder. */
+  /** The caller awaits `ready`: until the CA has proven the token, nothing is known of its holder. Throws UNAVAILABLE when there are too many. */
   acquire(token: string): WorkloadSession {
     // By digest: the map's keys must not be credentials.
     const key = createHash('sha256').update(token).digest('base64');
-    let session = this.#sessions.get(key);
-    if (session === undefined) {
-      if (this.#sessions.size >= MAX_SESSIONS) throw new HandfastError('UNAVAILABLE', `more than ${MAX_SESSIONS} workloads on one agent`);
-      session = { rotator: new SvidRotator({ token, ...this.#deps }), holders: 0 };
-      this.#sessions.set(key, session);
-      // A refused token is forgotten at once, so that the next stream asks the CA again.
-      const refused = session;
-      refused.rotator.ready.catch(() => {
-        if (this.#sessions.get(key) === refused) this.#sessions.delete(key);
-      });
-    }
+    const session = this.#sessions.get(key) ?? this.#open(key, token);
     session.holders++;
-    const held = session;
+    const { rotator, secrets } = session;
     let released = false;
     return {
-      rotator: held.rotator,
+      ready: rotator.ready,
+      identity: rotator.identity,
+      secrets,
       release: () => {
         if (released) return;
         released = true;
-        held.holders--;
-        if (held.holders > 0) return;
-        held.rotator.stop();
-        if (this.#sessions.get(key) === held) this.#sessions.delete(key);
+        session.holders--;
+        if (session.holders > 0) return;
+        rotator.stop();
+        if (this.#sessions.get(key) === session) this.#sessions.delete(key);
       },
     };
+  }
+
+  /** The identities served now. */
+  get identities(): readonly Identity[] {
+    return [...this.#sessions.values()].flatMap(({ rotator }) => rotator.identity.current ?? []);
   }
 
   stop(): void {
     for (const { rotator } of this.#sessions.values()) rotator.stop();
     this.#sessions.clear();
+  }
+
+  #open(key: string, token: string): Session {
+    if (this.#sessions.size >= MAX_SESSIONS) throw new HandfastError('UNAVAILABLE', `more than ${MAX_SESSIONS} workloads on one agent`);
+    const rotator = new SvidRotator({ token, ...this.#deps });
+    const secrets = new SessionSecrets({ identity: rotator.identity, trust: this.#deps.trust });
+    const session = { rotator, secrets, holders: 0 };
+    this.#sessions.set(key, session);
+    // A refused token is forgotten at once, so that the next stream asks the CA again.
+    rotator.ready.catch(() => {
+      if (this.#sessions.get(key) === session) this.#sessions.delete(key);
+    });
+    return session;
   }
 }

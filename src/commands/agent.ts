@@ -3,13 +3,39 @@
 import { startAgent } from '../agent/agent.ts';
 import { parseFlags } from '../flags.ts';
 import { openLog } from '../observe/log.ts';
+import { parseTrustDomain } from '../spiffe/spiffe-id.ts';
 import { aborted } from './aborted.ts';
-import { logFlags, rotationFlags } from './shared-flags.ts';
+import { logFlags, nodeFlags, nodeOptions, rotationFlags, trustDomainFlags, workloadFlags } from './shared-flags.ts';
 
 const flags = {
-  socket: { kind: 'text', value: 'PATH', default: '/run/handfast/agent.sock', help: 'unix socket for workloads' },
-  ca: { kind: 'text', value: 'ADDRESS', default: 'unix:/run/handfast/ca.sock', help: 'gRPC address of the CA' },
-  control: { kind: 'text', value: 'ADDRESS', default: 'unix:/run/handfast/control.sock', help: 'gRPC address of control' },
+  socket: { kind: 'text', value: 'PATH', default: '/run/handfast/agent.sock', help: 'unix socket for sidecars: SDS and discovery' },
+  'workload-socket': {
+    kind: 'text',
+    value: 'PATH',
+    default: '/run/handfast/workload.sock',
+    help: 'unix socket of the SPIFFE Workload API',
+  },
+  'operator-socket': {
+    kind: 'text',
+    value: 'PATH',
+    default: '/run/handfast/agent-operator.sock',
+    help: 'unix socket for `handfast status`, root alone',
+  },
+  control: {
+    kind: 'text',
+    value: 'ADDRESS',
+    default: 'unix:/run/handfast/control.sock',
+    help: 'gRPC address of control: unix:/path or host:port',
+  },
+  state: {
+    kind: 'text',
+    value: 'DIR',
+    default: '/var/lib/handfast/agent',
+    help: "host:port only: where the node's own key is kept (0600)",
+  },
+  ...trustDomainFlags,
+  ...nodeFlags,
+  ...workloadFlags,
   ...rotationFlags,
   ...logFlags,
 } as const;
@@ -17,11 +43,23 @@ const flags = {
 export async function run(argv: readonly string[], signal: AbortSignal): Promise<number> {
   const config = parseFlags(argv, flags, {
     command: 'handfast agent',
-    summary: "Serves certificates (SDS) and the mesh's registry and policy to the sidecars of this node.",
+    summary: "Serves certificates (SDS, SPIFFE Workload API) and the mesh's registry and policy to the workloads of this node.",
   });
   const { log, close } = openLog({ role: 'agent', level: config['log-level'] });
   try {
-    const agent = await startAgent({ ...config, rotateEveryMs: config['rotate-every'], log, now: Date.now });
+    const agent = await startAgent({
+      socket: config.socket,
+      workloadSocket: config['workload-socket'],
+      operatorSocket: config['operator-socket'],
+      workloadsFile: config.workloads,
+      control: config.control,
+      rotateEveryMs: config['rotate-every'],
+      trustDomain: parseTrustDomain(config['trust-domain']),
+      stateDir: config.state,
+      ...nodeOptions(config),
+      log,
+      now: Date.now,
+    });
     await aborted(signal);
     await agent.stop();
     return 0;

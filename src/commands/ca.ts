@@ -5,11 +5,31 @@ import { parseFlags } from '../flags.ts';
 import { openLog } from '../observe/log.ts';
 import { parseTrustDomain } from '../spiffe/spiffe-id.ts';
 import { aborted } from './aborted.ts';
-import { caFlags, logFlags } from './shared-flags.ts';
+import { workloadProvers } from './provers.ts';
+import { caFlags, listenFlags, logFlags, parseListen, proverFlags } from './shared-flags.ts';
 
 const flags = {
   ...caFlags,
-  socket: { kind: 'text', value: 'PATH', default: '/run/handfast/ca.sock', help: 'unix socket for agents' },
+  ...proverFlags,
+  socket: { kind: 'text', value: 'PATH', default: '/run/handfast/ca.sock', help: 'unix socket for the agent of this machine' },
+  'operator-socket': {
+    kind: 'text',
+    value: 'PATH',
+    default: '/run/handfast/ca-operator.sock',
+    help: 'unix socket for revocation, root rotation and join tokens; root alone',
+  },
+  ...listenFlags,
+  'node-ttl': {
+    kind: 'duration',
+    default: '72h',
+    min: '10s',
+    max: '720h',
+    help: "lifetime of a node's certificate: away for longer, it must join again",
+  },
+  'tokens-alone': {
+    kind: 'switch',
+    help: "give certificates to whoever has a workload's token, not to joined nodes alone (for Istio's agents and ztunnel)",
+  },
   ...logFlags,
 } as const;
 
@@ -23,9 +43,15 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
     const ca = await startCa({
       stateDir: config.state,
       socket: config.socket,
+      operatorSocket: config['operator-socket'],
+      ...(config.listen === undefined ? {} : { listen: parseListen(config.listen) }),
       trustDomain: parseTrustDomain(config['trust-domain']),
       svidTtlMs: config['svid-ttl'],
+      nodeTtlMs: config['node-ttl'],
+      jwtTtlMs: config['jwt-ttl'],
       audience: config.audience,
+      prover: workloadProvers(config, { log, now: Date.now }),
+      tokensAlone: config['tokens-alone'],
       log,
       now: Date.now,
     });

@@ -5,12 +5,26 @@ import { parseFlags } from '../flags.ts';
 import { openLog } from '../observe/log.ts';
 import { parseTrustDomain } from '../spiffe/spiffe-id.ts';
 import { aborted } from './aborted.ts';
-import { caFlags, configFlags, logFlags } from './shared-flags.ts';
+import { configFlags, listenFlags, logFlags, nodeFlags, nodeOptions, parseListen, trustDomainFlags } from './shared-flags.ts';
 
 const flags = {
   ...configFlags,
-  'trust-domain': caFlags['trust-domain'],
-  socket: { kind: 'text', value: 'PATH', default: '/run/handfast/control.sock', help: 'unix socket for agents' },
+  ...trustDomainFlags,
+  socket: { kind: 'text', value: 'PATH', default: '/run/handfast/control.sock', help: 'unix socket for the agent of this machine' },
+  'operator-socket': {
+    kind: 'text',
+    value: 'PATH',
+    default: '/run/handfast/control-operator.sock',
+    help: 'unix socket for operators, root alone',
+  },
+  ...listenFlags,
+  ...nodeFlags,
+  state: {
+    kind: 'text',
+    value: 'DIR',
+    default: '/var/lib/handfast/control',
+    help: "--listen only: where control's own key is kept (0600)",
+  },
   ...logFlags,
 } as const;
 
@@ -20,12 +34,18 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
     summary: 'Resolves registry and policy, and serves them to agents.',
   });
   const { log, close } = openLog({ role: 'control', level: config['log-level'] });
+  const now = Date.now;
+  const trustDomain = parseTrustDomain(config['trust-domain']);
   try {
+    const node = { ...nodeOptions(config), trustDomain, stateDir: config.state, log, now };
     const control = await startControl({
       configDir: config.config,
       socket: config.socket,
-      trustDomain: parseTrustDomain(config['trust-domain']),
+      operatorSocket: config['operator-socket'],
+      trustDomain,
+      ...(config.listen === undefined ? {} : { listen: { ...parseListen(config.listen), node } }),
       log,
+      now,
     });
     await aborted(signal);
     await control.stop();

@@ -1,9 +1,10 @@
 // handfast proxy: the sidecar.
 
 import { runDeltaAdsClient } from '../discovery/delta-ads-client.ts';
-import { IdentitySource, secretNames } from '../discovery/identity-source.ts';
+import { watchExpiry } from '../discovery/expiry-watchdog.ts';
+import { runIdentityStreams } from '../discovery/identity-streams.ts';
 import { MeshSource, meshTypeUrls } from '../discovery/mesh-source.ts';
-import { runSdsClient } from '../discovery/sds-client.ts';
+import { runReportClient } from '../discovery/report-client.ts';
 import { TokenFile } from '../discovery/token-file.ts';
 import { originalDestination } from '../net/original-destination.ts';
 import { openLog } from '../observe/log.ts';
@@ -11,9 +12,12 @@ import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
 import { parseProxyConfig } from '../proxy/config.ts';
 import { Sidecar } from '../proxy/sidecar.ts';
 import { Snapshot } from '../snapshot.ts';
+import { noRevocations, type RevocationList } from '../spiffe/crl.ts';
 import type { Identity } from '../spiffe/identity.ts';
 import { clientContext } from '../tls/context.ts';
+import { unixTarget } from '../wire/grpc-target.ts';
 import { aborted } from './aborted.ts';
+import { sdsSource } from './sds-source.ts';
 
 /** Runs until the signal aborts and connections are drained. */
 export async function run(argv: readonly string[], signal: AbortSignal): Promise<number> {
@@ -24,10 +28,14 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
   const mesh = new Snapshot<MeshSnapshot>();
   const discovery = new AbortController();
   const token = new TokenFile(config['token-file']);
-  const identitySource = new IdentitySource({ identity, prove: clientContext, log, now });
+  const sds = sdsSource(config, now);
+  const sdsToken = config['sds-token-file'] === undefined ? undefined : new TokenFile(config['sds-token-file']);
+  const revocations = new Snapshot<RevocationList>(sds.crl === undefined ? noRevocations : undefined);
   const meshSource = new MeshSource(mesh);
   try {
     await token.start(discovery.signal);
+    await sdsToken?.start(discovery.signal);
+    const watchdog = watchExpiry({ identity, log, now, signal: discovery.signal });
     const sidecar = await Sidecar.start({
       settings: {
         podName: config['pod-name'],
@@ -41,26 +49,27 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
       ports: { inbound: config['inbound-port'], outbound: config['outbound-port'], readiness: config['readiness-port'] },
       drainTimeoutMs: config['drain-timeout'],
       identity,
+      revocations,
       mesh,
       originalDestination,
       log,
       now,
+      warnings: () => [watchdog.warning() ?? []].flat(),
     });
     log.info({ ports: sidecar.ports, pod: `${config['pod-namespace']}/${config['pod-name']}`, agent: config.agent }, 'sidecar listening');
-    const common = {
-      address: config.agent,
-      nodeId: `sidecar~${config['pod-namespace']}~${config['pod-name']}`,
-      token: token.value,
-      log,
-      signal: discovery.signal,
+    const toAgent = { target: unixTarget(config.agent), token: token.value, log, signal: discovery.signal };
+    const nodeId = `sidecar~${config['pod-namespace']}~${config['pod-name']}`;
+    const pod = `${config['pod-namespace']}/${config['pod-name']}`;
+    const toSds = {
+      ...toAgent,
+      token: config.sds === undefined ? token.value : sdsToken?.value,
+      protocol: config['sds-protocol'],
+      nodeId,
     };
     const streams = [
-      runSdsClient({
-        ...common,
-        resourceNames: [secretNames.svid, secretNames.bundle],
-        accept: (secrets) => identitySource.accept(secrets),
-      }),
-      runDeltaAdsClient({ ...common, typeUrls: meshTypeUrls, apply: (typeUrl, change) => meshSource.apply(typeUrl, change) }),
+      runIdentityStreams({ ...toSds, ...sds, identity, revocations, prove: clientContext, now }),
+      runDeltaAdsClient({ ...toAgent, nodeId, typeUrls: meshTypeUrls, apply: (typeUrl, change) => meshSource.apply(typeUrl, change) }),
+      runReportClient({ ...toAgent, peers: () => sidecar.tracker.livePeers().map((peer) => ({ pod, ...peer })) }),
     ];
     await aborted(signal);
     // Discovery goes on while connections drain: a revocation or a new switch still reaches them.

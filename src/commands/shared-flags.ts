@@ -1,13 +1,55 @@
 // Flags that several roles share, spelled once.
 
 import { DEFAULT_AUDIENCE } from '../ca/local-token.ts';
+import { HandfastError } from '../errors.ts';
+import type { FlagValues } from '../flags.ts';
+import { caKinds } from '../node/mesh-node.ts';
 import { logLevels } from '../observe/log.ts';
 
-export const caFlags = {
-  state: { kind: 'text', value: 'DIR', default: '/var/lib/handfast/ca', help: "where the CA's keys are kept (0600), made on first start" },
+export const trustDomainFlags = {
   'trust-domain': { kind: 'text', value: 'NAME', default: 'cluster.local', help: 'the trust domain of every SPIFFE ID' },
+} as const;
+
+export const caFlags = {
+  state: {
+    kind: 'text',
+    value: 'DIR',
+    default: '/var/lib/handfast/ca',
+    help: "where the CA's keys and ledger are kept (0600), made on first start",
+  },
+  ...trustDomainFlags,
   'svid-ttl': { kind: 'duration', default: '24h', min: '10s', max: '24h', help: 'lifetime of the certificates issued' },
+  'jwt-ttl': { kind: 'duration', default: '5m', min: '10s', max: '1h', help: 'lifetime of the JWT-SVIDs issued' },
   audience: { kind: 'text', value: 'AUDIENCE', default: DEFAULT_AUDIENCE, help: 'the audience that tokens must be made for' },
+} as const;
+
+/** How workloads prove themselves, beside tokens of `handfast token create`. */
+export const proverFlags = {
+  'token-review': {
+    kind: 'text',
+    value: 'URL',
+    optional: true,
+    help: 'prove Kubernetes service account tokens by TokenReview at this API server, such as https://kubernetes.default.svc',
+  },
+  'token-review-ca': {
+    kind: 'text',
+    value: 'FILE',
+    default: '/var/run/secrets/kubernetes.io/serviceaccount/ca.crt',
+    help: "roots of that API server's certificate",
+  },
+  'token-review-token': {
+    kind: 'text',
+    value: 'FILE',
+    default: '/var/run/secrets/kubernetes.io/serviceaccount/token',
+    help: 'our own token for that API server, read again when it changes',
+  },
+  'oidc-issuer': { kind: 'text', value: 'URL', optional: true, help: 'prove tokens of this OIDC issuer by its published keys' },
+  'oidc-jwks': {
+    kind: 'text',
+    value: 'FILE',
+    optional: true,
+    help: 'the keys of --oidc-issuer from a file instead of its discovery document',
+  },
 } as const;
 
 export const configFlags = {
@@ -24,13 +66,64 @@ export const rotationFlags = {
   },
 } as const;
 
+export const workloadFlags = {
+  workloads: {
+    kind: 'text',
+    value: 'FILE',
+    optional: true,
+    help: 'YAML: which local process may be which workload; needed by the Workload API, and then asked of every token too (docs/identity.md)',
+  },
+} as const;
+
+/** How a node reaches the CA, and proves itself where that is not on this machine. */
+export const nodeFlags = {
+  ca: { kind: 'text', value: 'ADDRESS', default: 'unix:/run/handfast/ca.sock', help: 'gRPC address of the CA: unix:/path or host:port' },
+  'ca-kind': { kind: 'choice', choices: caKinds, default: 'handfast', help: "istio: Istio's CA, by tokens alone" },
+  'ca-server-name': {
+    kind: 'text',
+    value: 'DNS-NAME',
+    optional: true,
+    help: "the name in the certificate of Istio's CA (default: the host of --ca)",
+  },
+  'trust-bundle': { kind: 'text', value: 'FILE', optional: true, help: 'host:port only: the roots to begin with, PEM' },
+  'join-token-file': {
+    kind: 'text',
+    value: 'FILE',
+    optional: true,
+    help: 'host:port only: a token of `handfast join-token create`, for the first start',
+  },
+} as const;
+
 export const runFlags = {
   'run-dir': {
     kind: 'text',
     value: 'DIR',
     default: '/run/handfast',
-    help: 'where the sockets are: agent.sock for workloads, ca.sock and control.sock for root',
+    help: 'where the sockets are: agent.sock and workload.sock for workloads, the others for root',
   },
 } as const;
 
+export const listenFlags = {
+  listen: { kind: 'text', value: 'HOST:PORT', optional: true, help: 'also serve nodes elsewhere, by mutual TLS, such as 0.0.0.0:15012' },
+} as const;
+
 export const logFlags = { 'log-level': { kind: 'choice', choices: logLevels, default: 'info', help: 'what is logged' } } as const;
+
+/** Throws CONFIG_INVALID. */
+export function parseListen(text: string): { host: string; port: number } {
+  const [, host, port] = /^(\[[0-9a-f:.]+\]|[^:\s]+):(\d{1,5})$/i.exec(text) ?? [];
+  if (host === undefined || port === undefined || Number(port) > 65535)
+    throw new HandfastError('CONFIG_INVALID', `--listen ${JSON.stringify(text)} is not accepted: HOST:PORT, such as 0.0.0.0:15012`);
+  return { host: host.replace(/^\[|\]$/g, ''), port: Number(port) };
+}
+
+/** What a node is started with. */
+export function nodeOptions(config: FlagValues<typeof nodeFlags & typeof trustDomainFlags>) {
+  return {
+    ca: config.ca,
+    caKind: config['ca-kind'],
+    caServerName: config['ca-server-name'],
+    trustBundleFile: config['trust-bundle'],
+    joinTokenFile: config['join-token-file'],
+  };
+}

@@ -8,11 +8,14 @@ import { parseFlags } from '../flags.ts';
 import { openLog } from '../observe/log.ts';
 import { parseTrustDomain } from '../spiffe/spiffe-id.ts';
 import { aborted } from './aborted.ts';
-import { caFlags, configFlags, logFlags, rotationFlags, runFlags } from './shared-flags.ts';
+import { workloadProvers } from './provers.ts';
+import { caFlags, configFlags, logFlags, proverFlags, rotationFlags, runFlags, workloadFlags } from './shared-flags.ts';
 
 const flags = {
   ...configFlags,
   ...caFlags,
+  ...proverFlags,
+  ...workloadFlags,
   ...rotationFlags,
   ...runFlags,
   ...logFlags,
@@ -26,32 +29,50 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
   const { log, close } = openLog({ role: 'up', level: config['log-level'] });
   const now = Date.now;
   const trustDomain = parseTrustDomain(config['trust-domain']);
-  const sockets = {
-    ca: join(config['run-dir'], 'ca.sock'),
-    control: join(config['run-dir'], 'control.sock'),
-    agent: join(config['run-dir'], 'agent.sock'),
-  };
+  const at = (name: string) => join(config['run-dir'], `${name}.sock`);
   const running: { stop(): Promise<void> }[] = [];
   try {
     running.unshift(
-      await startControl({ configDir: config.config, socket: sockets.control, trustDomain, log: log.child({ part: 'control' }) }),
+      await startControl({
+        configDir: config.config,
+        socket: at('control'),
+        operatorSocket: at('control-operator'),
+        trustDomain,
+        log: log.child({ part: 'control' }),
+        now,
+      }),
     );
     running.unshift(
       await startCa({
         stateDir: config.state,
-        socket: sockets.ca,
+        socket: at('ca'),
+        operatorSocket: at('ca-operator'),
         trustDomain,
         svidTtlMs: config['svid-ttl'],
+        // Nobody joins here: every part is on this machine.
+        nodeTtlMs: config['svid-ttl'],
+        jwtTtlMs: config['jwt-ttl'],
         audience: config.audience,
+        prover: workloadProvers(config, { log, now }),
+        tokensAlone: false,
         log: log.child({ part: 'ca' }),
         now,
       }),
     );
     running.unshift(
       await startAgent({
-        socket: sockets.agent,
-        ca: `unix:${sockets.ca}`,
-        control: `unix:${sockets.control}`,
+        socket: at('agent'),
+        workloadSocket: at('workload'),
+        operatorSocket: at('agent-operator'),
+        workloadsFile: config.workloads,
+        trustDomain,
+        ca: `unix:${at('ca')}`,
+        caKind: 'handfast',
+        caServerName: undefined,
+        trustBundleFile: undefined,
+        stateDir: undefined,
+        joinTokenFile: undefined,
+        control: `unix:${at('control')}`,
         rotateEveryMs: config['rotate-every'],
         log: log.child({ part: 'agent' }),
         now,

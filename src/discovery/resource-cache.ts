@@ -1,11 +1,6 @@
 // Resources by type and name, with versions: what a delta ADS server serves, whoever filled it.
 
-import { createHash } from 'node:crypto';
-
-export interface CachedResource {
-  readonly version: string;
-  readonly value: Uint8Array;
-}
+import { type ResourceView, type VersionedResource, versionOf } from './resource-view.ts';
 
 /** What changed in one type: new or changed resources by name, and names that are gone. */
 export interface ResourceChange {
@@ -13,12 +8,11 @@ export interface ResourceChange {
   readonly removed: readonly string[];
 }
 
-export class ResourceCache {
-  readonly #types = new Map<string, Map<string, CachedResource>>();
+export class ResourceCache implements ResourceView {
+  readonly #types = new Map<string, Map<string, VersionedResource>>();
   readonly #subscribers = new Set<(typeUrl: string) => void>();
 
-  /** Undefined until the type was filled for the first time: "nothing known yet" is not "nothing there". */
-  resources(typeUrl: string): ReadonlyMap<string, CachedResource> | undefined {
+  resources(typeUrl: string): ReadonlyMap<string, VersionedResource> | undefined {
     return this.#types.get(typeUrl);
   }
 
@@ -39,12 +33,8 @@ export class ResourceCache {
     return () => this.#subscribers.delete(subscriber);
   }
 
-  #publish(typeUrl: string, resources: Map<string, CachedResource>): void {
+  #publish(typeUrl: string, resources: Map<string, VersionedResource>): void {
     this.#types.set(typeUrl, resources);
     for (const subscriber of [...this.#subscribers]) subscriber(typeUrl);
   }
-}
-
-function versionOf(value: Uint8Array): string {
-  return createHash('sha256').update(value).digest('base64url').slice(0, 22);
 }

@@ -24,29 +24,35 @@ export interface StreamOptions<Request, Response> {
   readonly signal: AbortSignal;
 }
 
+/** A stream that lived this long was healthy: the next failure is a first one. One that says a word and ends, again and again, is not. */
+const HEALTHY_MS = 5_000;
+
 /** Resolves when the signal aborts; never rejects. */
 export async function maintainStream<Request, Response>(options: StreamOptions<Request, Response>): Promise<void> {
   const { name, log, signal } = options;
   const backoff = new Backoff({ baseMs: 200, maxMs: 10_000 });
   while (!signal.aborted) {
-    const outcome = await runOnce(options, () => backoff.reset());
-    if (signal.aborted || outcome === 'token changed') continue;
+    const opened = performance.now();
+    const { reason, heard } = await runOnce(options);
+    if (signal.aborted || reason === 'token changed') continue;
+    if (heard && performance.now() - opened >= HEALTHY_MS) backoff.reset();
     const waitMs = Math.round(backoff.next());
-    log.warn({ stream: name, reason: outcome, retryInMs: waitMs }, 'discovery stream ended, what was received stays in force');
+    log.warn({ stream: name, reason, retryInMs: waitMs }, 'discovery stream ended, what was received stays in force');
     await delay(waitMs, undefined, { signal, ref: false }).catch(() => undefined);
   }
 }
 
-/** One stream's life; resolves with the reason it ended. */
-function runOnce<Request, Response>(options: StreamOptions<Request, Response>, onHealthy: () => void): Promise<string> {
+/** One stream's life; resolves with the reason it ended, and whether the server had said anything. */
+function runOnce<Request, Response>(options: StreamOptions<Request, Response>): Promise<{ reason: string; heard: boolean }> {
   const { token, signal } = options;
   const call = options.open(bearerMetadata(token?.current));
-  return new Promise<string>((resolve) => {
+  return new Promise((resolve) => {
+    let heard = false;
     const finish = (reason: string) => {
       unsubscribe?.();
       signal.removeEventListener('abort', onAbort);
       call.cancel();
-      resolve(reason);
+      resolve({ reason, heard });
     };
     const onAbort = () => finish('stopped');
     const unsubscribe = token?.subscribe(() => finish('token changed'));
@@ -56,7 +62,7 @@ function runOnce<Request, Response>(options: StreamOptions<Request, Response>, o
     call.on('error', (error) => finish(messageOf(error)));
     call.on('end', () => finish('the server ended the stream'));
     call.on('data', (response: Response) => {
-      onHealthy();
+      heard = true;
       options.onMessage(response, send);
     });
     signal.addEventListener('abort', onAbort, { once: true });

@@ -2,6 +2,7 @@
 
 export const typeUrls = {
   secret: 'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret',
+  spiffeValidator: 'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig',
   address: 'type.googleapis.com/istio.workload.Address',
   trafficPolicy: 'type.googleapis.com/handfast.policy.v1.TrafficPolicy',
 } as const;

@@ -1,6 +1,8 @@
-// The two questions of peer authentication, as pure functions: may this connection come in as it is, and how must that one go out?
+// The questions asked of a connection, as pure functions: may it come in as it is, how must it go out, and is its peer's certificate still good?
 
 import type { ErrorCode } from '../errors.ts';
+import { type RevocationList, revocationOf } from '../spiffe/crl.ts';
+import type { VerifiedPeer } from '../spiffe/verify-peer.ts';
 import { switchFor, type TlsSwitch, type TrafficPolicy, type Workload } from './model.ts';
 
 /** How bytes travel: our mTLS, plain, or a TLS of the application's own that we pass on unread (and that proves nobody to us). */
@@ -44,6 +46,12 @@ export function decideOutbound(destination: { workload: Workload; port: number; 
   if (policy === undefined) return { transport: 'mtls', mode: 'no policy yet' };
   const { mode } = switchFor(policy, port);
   return { transport: mode === 'DISABLE' ? 'plaintext' : 'mtls', mode };
+}
+
+/** Whether a peer that was let in is still unrevoked. */
+export function decideRevocation(peer: VerifiedPeer, list: RevocationList): Verdict {
+  const revoked = revocationOf(peer, list);
+  return revoked === undefined ? { allowed: true } : { allowed: false, code: 'CERTIFICATE_REVOKED', reason: `${peer.id.uri}: ${revoked}` };
 }
 
 function unknownMode(mode: never): Verdict {

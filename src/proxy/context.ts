@@ -4,10 +4,11 @@ import type { Socket } from 'node:net';
 import { HandfastError, messageOf } from '../errors.ts';
 import { type DialOptions, DialTimeout, dial } from '../net/dial.ts';
 import type { LocalAddresses } from '../net/local-addresses.ts';
-import type { Verdict } from '../policy/decide.ts';
+import { decideRevocation, type Verdict } from '../policy/decide.ts';
 import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
 import type { Endpoint, TrafficPolicy, Workload } from '../policy/model.ts';
 import type { Snapshot } from '../snapshot.ts';
+import { type RevocationList, revocationOf } from '../spiffe/crl.ts';
 import type { Identity } from '../spiffe/identity.ts';
 import type { Terminator } from '../tls/terminate.ts';
 import type { Governed, Located } from './connection.ts';
@@ -34,6 +35,8 @@ export interface PipelineContext {
   readonly ownPorts: ReadonlySet<number>;
   readonly mesh: Snapshot<MeshSnapshot>;
   readonly identity: Snapshot<Identity>;
+  /** Undefined until the first list has come: nobody can be trusted to be unrevoked before. */
+  readonly revocations: Snapshot<RevocationList>;
   readonly terminator: Terminator;
   readonly tracker: ConnectionTracker;
   readonly now: () => number;
@@ -86,9 +89,14 @@ export function selfIn(
   return { self, policy };
 }
 
-/** The identity for a handshake now. Throws NO_IDENTITY when none arrived or the last one has expired. */
-export function usableIdentity({ identity, now }: Pick<PipelineContext, 'identity' | 'now'>): Identity {
-  const { current } = identity;
+/** Identity and revocation list for a handshake now. Throws NO_IDENTITY when one has not arrived, or the certificate has expired or is revoked itself. */
+export function usableIdentity(context: Pick<PipelineContext, 'identity' | 'revocations' | 'now'>): {
+  identity: Identity;
+  revocations: RevocationList;
+} {
+  const { now } = context;
+  const { current } = context.identity;
+  const revocations = context.revocations.current;
   if (current === undefined) throw new HandfastError('NO_IDENTITY', 'no certificate has arrived yet');
   if (now() > current.svid.notAfter) {
     throw new HandfastError(
@@ -96,7 +104,10 @@ export function usableIdentity({ identity, now }: Pick<PipelineContext, 'identit
       `our certificate expired at ${new Date(current.svid.notAfter).toISOString()} and no new one has arrived`,
     );
   }
-  return current;
+  if (revocations === undefined) throw new HandfastError('NO_IDENTITY', 'no revocation list has arrived from the SDS server yet');
+  const revoked = revocationOf(current.svid, revocations);
+  if (revoked !== undefined) throw new HandfastError('NO_IDENTITY', `our own certificate is of no use: ${revoked}`);
+  return { identity: current, revocations };
 }
 
 /** A dial whose failure is coded and says to whom. */
@@ -125,12 +136,15 @@ export function judging(judge: () => Verdict): Verdict {
   }
 }
 
-/** Has the connection judged by every later snapshot, beginning with one that came while it was still on its way. */
+/** Has the connection judged by every later snapshot, beginning with what came while it was still on its way. */
 export function judgeFromNowOn(
   tracked: Tracked,
   of: { context: PipelineContext; judgedBy: MeshSnapshot; judge: (mesh: MeshSnapshot) => Verdict },
 ): void {
   tracked.rejudge = of.judge;
   const latest = of.context.mesh.current;
+  const { peer } = tracked.known;
+  const revocations = of.context.revocations.current;
+  if (peer !== undefined && revocations !== undefined) enforce(decideRevocation(peer, revocations));
   if (latest !== undefined && latest !== of.judgedBy) enforce(of.judge(latest));
 }

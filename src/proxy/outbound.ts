@@ -104,9 +104,9 @@ async function reachEndpoint(
     ownId: governed.self.identity.uri,
     ...(service === undefined ? {} : { service: service.key }),
   });
-  const identity = transport === 'mtls' ? usableIdentity(context) : undefined;
+  const usable = transport === 'mtls' ? usableIdentity(context) : undefined;
   const raw = await dialUpstream(tracked, { host: address, port, timeoutMs: context.settings.dialTimeoutMs });
-  if (identity === undefined) {
+  if (usable === undefined) {
     judgeFromNowOn(tracked, {
       context,
       judgedBy: governed.mesh,
@@ -117,7 +117,7 @@ async function reachEndpoint(
 
   const destination = service === undefined ? show(upstream) : `${service.hostname} at ${show(upstream)}`;
   const { socket, peer } = await originate(raw, {
-    identity,
+    ...usable,
     allowed: allowedIdentities(endpoint),
     destination,
     serverName: service === undefined ? undefined : serverName(governed, endpoint),

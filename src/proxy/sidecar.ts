@@ -10,7 +10,9 @@ import { type ReadinessServer, serveReadiness } from '../observe/readiness.ts';
 import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
 import type { Endpoint } from '../policy/model.ts';
 import type { Snapshot } from '../snapshot.ts';
+import { noRevocations, type RevocationList } from '../spiffe/crl.ts';
 import type { Identity } from '../spiffe/identity.ts';
+import { chooseAlpn } from '../tls/alpn.ts';
 import { Terminator } from '../tls/terminate.ts';
 import { type PipelineContext, type PipelineSettings, selfIn, usableIdentity } from './context.ts';
 import { inbound } from './inbound.ts';
@@ -22,10 +24,13 @@ export interface SidecarOptions {
   readonly ports: { readonly inbound: number; readonly outbound: number; readonly readiness: number };
   readonly drainTimeoutMs: number;
   readonly identity: Snapshot<Identity>;
+  readonly revocations: Snapshot<RevocationList>;
   readonly mesh: Snapshot<MeshSnapshot>;
   readonly originalDestination: (socket: Socket) => Endpoint | undefined;
   readonly log: Log;
   readonly now: () => number;
+  /** What an operator should know though connections are served. */
+  readonly warnings?: () => readonly string[];
 }
 
 /** How long a connection that was cut may take to end before nobody waits for it any more. */
@@ -57,15 +62,21 @@ export class Sidecar {
 
   /** Listens at once, refusing what cannot be judged yet; readiness says when identity and policy are there. Throws CONFIG_INVALID for a port in use. */
   static async start(options: SidecarOptions): Promise<Sidecar> {
-    const { identity, mesh, log, now } = options;
+    const { identity, revocations, mesh, log, now } = options;
     const tracker = new ConnectionTracker({ log, now });
-    const terminator = new Terminator({ handshakeTimeoutMs: options.settings.handshakeTimeoutMs, now });
+    const terminator = new Terminator({
+      handshakeTimeoutMs: options.settings.handshakeTimeoutMs,
+      chooseAlpn,
+      revocations: () => revocations.current ?? noRevocations,
+      now,
+    });
     const ownPorts = new Set(RESERVED_PORTS);
     const context: PipelineContext = { ...options, ownPorts, local: new LocalAddresses(now), terminator, tracker };
     const state = { draining: false };
 
     if (identity.current !== undefined) terminator.replace(identity.current);
     identity.subscribe((next) => terminator.replace(next));
+    revocations.subscribe((next) => tracker.cutRevoked(next));
     mesh.subscribe((next) => {
       tracker.rejudge(next);
       logPolicy(next, context, log);
@@ -97,7 +108,12 @@ export class Sidecar {
       );
       const readiness = await opened(
         'readiness',
-        serveReadiness({ port: options.ports.readiness, missing: () => missing(context, state), onError }),
+        serveReadiness({
+          port: options.ports.readiness,
+          missing: () => missing(context, state),
+          warnings: options.warnings ?? (() => []),
+          onError,
+        }),
       );
       return new Sidecar(options, { tracker, listeners: [inboundListener, outboundListener], readiness, state });
     } catch (error) {

@@ -3,9 +3,11 @@
 import type { Socket } from 'node:net';
 import type { ErrorCode } from '../errors.ts';
 import type { Log } from '../observe/log.ts';
+import { decideRevocation } from '../policy/decide.ts';
 import { canonicalIp } from '../policy/ip.ts';
 import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
 import type { Endpoint } from '../policy/model.ts';
+import type { RevocationList } from '../spiffe/crl.ts';
 import type { Direction } from './connection.ts';
 import { connectionRecord } from './connection-record.ts';
 import { type Ending, Tracked } from './tracked.ts';
@@ -58,6 +60,29 @@ export class ConnectionTracker {
       const verdict = tracked.rejudge?.(mesh);
       if (verdict?.allowed === false) tracked.cut(verdict.code, verdict.reason);
     }
+  }
+
+  /** Ends what was authenticated by a certificate that is revoked now. */
+  cutRevoked(list: RevocationList): void {
+    for (const tracked of [...this.#open]) {
+      const { peer } = tracked.known;
+      const verdict = peer === undefined ? undefined : decideRevocation(peer, list);
+      if (verdict?.allowed === false) tracked.cut(verdict.code, verdict.reason);
+    }
+  }
+
+  /** Open connections by the certificate their peer proved itself with. */
+  livePeers(): { direction: Direction; spiffeId: string; serial: string; connections: number }[] {
+    const byPeer = new Map<string, { direction: Direction; spiffeId: string; serial: string; connections: number }>();
+    for (const { known } of this.#open) {
+      if (known.peer === undefined) continue;
+      const { direction, peer } = known;
+      const key = `${direction} ${peer.serial} ${peer.id.uri}`;
+      const entry = byPeer.get(key) ?? { direction, spiffeId: peer.id.uri, serial: peer.serial, connections: 0 };
+      entry.connections++;
+      byPeer.set(key, entry);
+    }
+    return [...byPeer.values()];
   }
 
   /** Resolves when every connection has ended, or when the time is over. */

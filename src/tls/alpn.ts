@@ -16,3 +16,8 @@ export function isMeshAlpn(offered: readonly string[]): boolean {
 export function chooseAlpn(offered: readonly string[]): string | undefined {
   return CHOOSABLE.find((name) => offered.includes(name));
 }
+
+/** For gRPC. */
+export function chooseHttp2(offered: readonly string[]): string | undefined {
+  return offered.includes('h2') ? 'h2' : undefined;
+}

@@ -1,6 +1,8 @@
 // What OpenSSL and node:tls report, in one code and one plain sentence.
 
+import type { X509Certificate } from 'node:crypto';
 import { type ErrorCode, HandfastError, messageOf } from '../errors.ts';
+import { checkValidity } from '../spiffe/verify-peer.ts';
 
 const BY_NODE_CODE: Readonly<Record<string, { code: ErrorCode; says: string }>> = {
   ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE: { code: 'NO_CLIENT_CERTIFICATE', says: 'the peer presented no certificate' },
@@ -17,14 +19,20 @@ const BY_NODE_CODE: Readonly<Record<string, { code: ErrorCode; says: string }>> 
   ERR_SSL_NO_APPLICATION_PROTOCOL: { code: 'ALPN_MISMATCH', says: 'the peer offers no ALPN of the mesh' },
 };
 
+const NOBODY = { leaf: undefined, now: Number.NaN };
+
 /** An alert means that the other side refused us. */
 const ALERT = /^ERR_SSL_(?:TLSV?1[_0-9]*|SSLV3|TLSV13)_ALERT_(.+)$/;
 
-/** A HandfastError for anything a handshake can fail with; errors of ours pass through. */
-export function handshakeError(error: unknown): HandfastError {
+/** A HandfastError for anything a handshake can fail with; errors of ours pass through. With the peer's leaf, wrong dates come with our clock and its window. */
+export function handshakeError(error: unknown, peer: { leaf: X509Certificate | undefined; now: number } = NOBODY): HandfastError {
   if (error instanceof HandfastError) return error;
   const nodeCode = error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : '';
   const known = BY_NODE_CODE[nodeCode];
+  if (known?.code === 'CERTIFICATE_EXPIRED' || known?.code === 'CERTIFICATE_NOT_YET_VALID') {
+    const dates = datesOf(peer);
+    if (dates !== undefined) return dates;
+  }
   if (known !== undefined) return new HandfastError(known.code, known.says, { cause: error });
   const [, alert] = ALERT.exec(nodeCode) ?? [];
   const says =
@@ -32,4 +40,16 @@ export function handshakeError(error: unknown): HandfastError {
       ? `the TLS handshake failed: ${nodeCode === 'ECONNRESET' ? 'the peer reset the connection' : messageOf(error).split('\n')[0]}`
       : `the peer refused our handshake: ${alert.toLowerCase().replaceAll('_', ' ')}`;
   return new HandfastError('HANDSHAKE_FAILED', says, { cause: error });
+}
+
+/** OpenSSL says only that dates are wrong; the leaf, held against our clock, says how. Undefined when it is another certificate of the chain. */
+function datesOf({ leaf, now }: { leaf: X509Certificate | undefined; now: number }): HandfastError | undefined {
+  if (leaf === undefined) return undefined;
+  try {
+    checkValidity(leaf, { whose: leaf.subjectAltName?.replace(/^URI:/, '') ?? 'the peer', now });
+    return undefined;
+  } catch (error) {
+    if (error instanceof HandfastError) return error;
+    throw error;
+  }
 }

@@ -1,18 +1,22 @@
 // The client's side of mTLS: our SVID out, the server's identity held against the names its destination may have.
 
+import type { X509Certificate } from 'node:crypto';
 import type { Socket } from 'node:net';
 import { connect, type TLSSocket } from 'node:tls';
 import { HandfastError } from '../errors.ts';
 import { decideSecureNaming } from '../policy/secure-naming.ts';
+import type { RevocationList } from '../spiffe/crl.ts';
 import type { Identity } from '../spiffe/identity.ts';
 import { type VerifiedPeer, verifyPeer } from '../spiffe/verify-peer.ts';
 import { MESH_ALPN } from './alpn.ts';
 import { clientContext } from './context.ts';
 import { handshakeError } from './handshake-error.ts';
 import { leavingOpenSsl } from './leaving-openssl.ts';
+import { intermediatesOf } from './peer-chain.ts';
 
 export interface OriginateOptions {
   readonly identity: Identity;
+  readonly revocations: RevocationList;
   /** SPIFFE IDs the server may prove; an empty list allows nobody. */
   readonly allowed: readonly string[];
   /** Where to, in words: `httpbin.bar:8000 at 10.0.0.7:8000`. */
@@ -33,6 +37,7 @@ export function originate(raw: Socket, options: OriginateOptions): Promise<Origi
   return new Promise((resolve, reject) => {
     const { identity, allowed, destination, serverName } = options;
     let peer: VerifiedPeer | undefined;
+    let leaf: X509Certificate | undefined;
     const socket = connect({
       socket: raw,
       secureContext: clientContext(identity),
@@ -41,9 +46,12 @@ export function originate(raw: Socket, options: OriginateOptions): Promise<Origi
       // Only set where there is one: node:tls would fall back to the socket's host otherwise.
       ...(serverName === undefined ? {} : { servername: serverName }),
       // Called after OpenSSL has built the chain to our bundle, before anything else: names are ours to judge, not DNS's.
-      checkServerIdentity: () => {
+      checkServerIdentity: (_name, sent) => {
         try {
-          peer = verifyPeer(socket.getPeerX509Certificate(), { bundle: identity.bundle, now: options.now() });
+          peer = verifyPeer(
+            { leaf, intermediates: () => intermediatesOf(sent) },
+            { bundles: identity.bundles, revocations: options.revocations, now: options.now() },
+          );
           const verdict = decideSecureNaming(allowed, peer.id, destination);
           if (!verdict.allowed) throw new HandfastError(verdict.code, verdict.reason);
           return undefined;
@@ -51,6 +59,10 @@ export function originate(raw: Socket, options: OriginateOptions): Promise<Origi
           return handshakeError(error);
         }
       },
+    });
+    // Before node:tls judges it: of a certificate it refuses, nothing can be read afterwards.
+    socket.prependOnceListener('secure', () => {
+      leaf = socket.getPeerX509Certificate();
     });
     let settled = false;
     const settle = (act: () => void) => {
@@ -63,7 +75,7 @@ export function originate(raw: Socket, options: OriginateOptions): Promise<Origi
       settle(() => {
         socket.destroy();
         raw.destroy();
-        reject(handshakeError(error));
+        reject(handshakeError(error, { leaf, now: options.now() }));
       });
     const timer = setTimeout(
       () => fail(new HandfastError('HANDSHAKE_TIMEOUT', `${destination}: no TLS handshake within ${options.handshakeTimeoutMs} ms`)),

@@ -1,46 +1,66 @@
 // The server's side of mTLS, always through a tls.Server: a TLSSocket made by hand does not enforce the client's chain.
 
+import type { X509Certificate } from 'node:crypto';
 import type { Socket } from 'node:net';
 import { createServer, type Server, type TLSSocket } from 'node:tls';
 import { HandfastError } from '../errors.ts';
+import type { RevocationList } from '../spiffe/crl.ts';
 import type { Identity } from '../spiffe/identity.ts';
 import { type VerifiedPeer, verifyPeer } from '../spiffe/verify-peer.ts';
-import { chooseAlpn } from './alpn.ts';
 import { contextOptions } from './context.ts';
 import { handshakeError } from './handshake-error.ts';
 import { leavingOpenSsl } from './leaving-openssl.ts';
+import { intermediatesOf } from './peer-chain.ts';
 
 /** A terminated connection, its peer already verified. */
-export interface Terminated {
+export interface Terminated<Peer = VerifiedPeer> {
   readonly socket: TLSSocket;
-  readonly peer: VerifiedPeer;
+  readonly peer: Peer;
 }
 
 interface Pending {
   readonly identity: Identity;
   /** Known from the first key of the handshake on. */
   socket: TLSSocket | undefined;
-  resolve(terminated: Terminated): void;
+  /** What the peer sent, read before node:tls has judged it. */
+  leaf: X509Certificate | undefined;
+  intermediates: readonly X509Certificate[];
+  resolve(terminated: Terminated<VerifiedPeer | undefined>): void;
   reject(error: HandfastError): void;
 }
 
+export interface TerminatorOptions {
+  readonly handshakeTimeoutMs: number;
+  /** The protocol for what a client offers; undefined refuses the handshake with no_application_protocol. */
+  readonly chooseAlpn: (offered: readonly string[]) => string | undefined;
+  readonly revocations: () => RevocationList;
+  /** Let clients in that send no certificate (`terminateAny`); one that is sent is judged as ever. */
+  readonly anonymous?: boolean;
+  readonly now: () => number;
+}
+
 export class Terminator {
+  readonly #anonymous: boolean;
+  readonly #revocations: () => RevocationList;
   readonly #now: () => number;
   readonly #server: Server;
   readonly #handshakeTimeoutMs: number;
   readonly #pending = new Map<string, Pending>();
   #identity: Identity | undefined;
 
-  constructor(options: { handshakeTimeoutMs: number; now: () => number }) {
+  constructor(options: TerminatorOptions) {
+    this.#anonymous = options.anonymous === true;
+    this.#revocations = options.revocations;
     this.#now = options.now;
     this.#handshakeTimeoutMs = options.handshakeTimeoutMs;
     this.#server = createServer({
       requestCert: true,
-      rejectUnauthorized: true,
+      // Without it every client is let through to our own verdict, which is the same but for the missing certificate.
+      rejectUnauthorized: options.anonymous !== true,
       // ours is the deadline that says why; this one only makes sure that nothing outlives it.
       handshakeTimeout: options.handshakeTimeoutMs + 1_000,
       allowHalfOpen: true,
-      ALPNCallback: ({ protocols }) => chooseAlpn(protocols),
+      ALPNCallback: ({ protocols }) => options.chooseAlpn(protocols),
     });
     this.#server.on('secureConnection', (socket) => this.#secured(socket));
     this.#server.on('tlsClientError', (error, socket) => {
@@ -53,8 +73,9 @@ export class Terminator {
       const pending = this.#pending.get(keyOf(socket));
       if (pending === undefined || pending.socket !== undefined) return;
       pending.socket = socket;
+      socket.prependOnceListener('secure', () => readPeer(pending, socket));
       // A client that ends in mid-handshake: on a socket that keeps half-close nothing else would say so before the deadline.
-      socket.once('end', () => leavingOpenSsl(() => pending.reject(closedDuringHandshake(socket))));
+      socket.once('end', () => leavingOpenSsl(() => pending.reject(this.#closedDuringHandshake(pending))));
     });
   }
 
@@ -66,12 +87,20 @@ export class Terminator {
 
   /** Rejects with a coded error when the handshake, or our own verdict on the certificate, refuses the peer. */
   async terminate(raw: Socket): Promise<Terminated> {
+    const { socket, peer } = await this.terminateAny(raw);
+    if (peer !== undefined) return { socket, peer };
+    socket.destroy();
+    throw new HandfastError('NO_CLIENT_CERTIFICATE', 'the peer presented no certificate');
+  }
+
+  /** The same, but `peer` is undefined for a client without a certificate, where those are let in. */
+  async terminateAny(raw: Socket): Promise<Terminated<VerifiedPeer | undefined>> {
     const identity = this.#identity;
     if (identity === undefined) throw new HandfastError('NO_IDENTITY', 'no certificate has arrived yet');
     const key = keyOf(raw);
-    const { promise, resolve, reject } = Promise.withResolvers<Terminated>();
-    const pending: Pending = { identity, socket: undefined, resolve, reject };
-    const onClose = () => reject(closedDuringHandshake(pending.socket));
+    const { promise, resolve, reject } = Promise.withResolvers<Terminated<VerifiedPeer | undefined>>();
+    const pending: Pending = { identity, socket: undefined, leaf: undefined, intermediates: [], resolve, reject };
+    const onClose = () => reject(this.#closedDuringHandshake(pending));
     const timer = setTimeout(
       () => reject(new HandfastError('HANDSHAKE_TIMEOUT', `no TLS handshake within ${this.#handshakeTimeoutMs} ms`)),
       this.#handshakeTimeoutMs,
@@ -97,23 +126,40 @@ export class Terminator {
       socket.destroy();
       return;
     }
+    const leaf = socket.getPeerX509Certificate();
+    if (leaf === undefined && this.#anonymous) {
+      leavingOpenSsl(() => pending.resolve({ socket, peer: undefined }));
+      return;
+    }
     try {
       if (!socket.authorized)
         throw new HandfastError('CHAIN_UNTRUSTED', `the peer's certificate was not verified: ${socket.authorizationError}`);
-      const peer = verifyPeer(socket.getPeerX509Certificate(), { bundle: pending.identity.bundle, now: this.#now() });
+      const peer = verifyPeer(
+        { leaf, intermediates: () => pending.intermediates },
+        { bundles: pending.identity.bundles, revocations: this.#revocations(), now: this.#now() },
+      );
       leavingOpenSsl(() => pending.resolve({ socket, peer }));
     } catch (error) {
       leavingOpenSsl(() => pending.reject(handshakeError(error)));
     }
   }
+
+  #closedDuringHandshake({ socket, leaf }: Pending): HandfastError {
+    const verification = socket?.authorizationError;
+    if (verification === undefined || verification === null)
+      return new HandfastError('HANDSHAKE_FAILED', 'the peer closed the connection during the TLS handshake');
+    const code = String(verification);
+    return handshakeError(Object.assign(new Error(code), { code }), { leaf, now: this.#now() });
+  }
 }
 
-function closedDuringHandshake(socket: TLSSocket | undefined): HandfastError {
-  const verification = socket?.authorizationError;
-  if (verification === undefined || verification === null)
-    return new HandfastError('HANDSHAKE_FAILED', 'the peer closed the connection during the TLS handshake');
-  const code = String(verification);
-  return handshakeError(Object.assign(new Error(code), { code }));
+/**
+ * What the peer sent. Read here because Node 24.21 forgets a client's intermediates as soon as the handshake is over (nodejs/node#65579),
+ * and only where they are needed, since it costs a tenth of a handshake.
+ */
+function readPeer(pending: Pending, socket: TLSSocket): void {
+  pending.leaf = socket.getPeerX509Certificate();
+  if (pending.identity.bundles.all.length > 1) pending.intermediates = intermediatesOf(socket.getPeerCertificate(true));
 }
 
 /** The connection's four-tuple: the documented way to know a TLSSocket of the server by the socket it was made from. */

@@ -2,16 +2,12 @@
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { readdir, readFile, rename, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { type ClientDuplexStream, credentials, Metadata, type ServiceError, status } from '@grpc/grpc-js';
-import { startAgent } from '../../src/agent/agent.ts';
-import { startCa } from '../../src/ca/ca.ts';
 import { CaClient } from '../../src/ca/client.ts';
-import { createLocalToken, openLocalTokenKey } from '../../src/ca/local-token.ts';
-import { startControl } from '../../src/control/control.ts';
+import { createLocalToken } from '../../src/ca/local-token.ts';
 import { runDeltaAdsClient } from '../../src/discovery/delta-ads-client.ts';
 import { MeshSource, meshTypeUrls } from '../../src/discovery/mesh-source.ts';
 import type { MeshSnapshot } from '../../src/policy/mesh-snapshot.ts';
@@ -23,6 +19,8 @@ import type { DataSource } from '../../src/wire/gen/envoy/config/core/v3/base.ts
 import { Secret } from '../../src/wire/gen/envoy/extensions/transport_sockets/tls/v3/secret.ts';
 import type { DiscoveryRequest, DiscoveryResponse } from '../../src/wire/gen/envoy/service/discovery/v3/discovery.ts';
 import { SecretDiscoveryServiceClient } from '../../src/wire/gen/envoy/service/secret/v3/sds.ts';
+import { unixTarget } from '../../src/wire/grpc-target.ts';
+import { ControlPlane } from '../support/control-plane.ts';
 import { keyPair, keyPem } from '../support/pki.ts';
 import { SECRET_TYPE } from '../support/sds-server.ts';
 import { RecordingLog } from '../support/sidecar-harness.ts';
@@ -35,52 +33,22 @@ spec: {serviceAccountName: ${name}}
 status: {podIP: ${ip}}
 `;
 
-let dir: string;
+let plane: ControlPlane;
 let records: RecordingLog;
-let parts: { stop(): Promise<void> }[];
-let caStop: () => Promise<void>;
 
-const socket = (name: string) => join(dir, `${name}.sock`);
-const caOptions = () => ({
-  stateDir: join(dir, 'ca'),
-  socket: socket('ca'),
-  trustDomain: 'cluster.local',
-  svidTtlMs: 60_000,
-  audience: AUDIENCE,
-  log: records.log,
-  now: Date.now,
-});
+const socket = (name: string) => plane.socket(name);
+const token = (...of: Parameters<ControlPlane['token']>) => plane.token(...of);
 
 before(async () => {
-  dir = await mkdtemp(join(tmpdir(), 'hf-up-'));
   records = new RecordingLog();
-  const config = join(dir, 'config');
-  await mkdir(config);
-  await writeFile(join(config, 'pods.yaml'), pod('sleep', '10.0.0.1'));
-  const control = await startControl({ configDir: config, socket: socket('control'), trustDomain: 'cluster.local', log: records.log });
-  const ca = await startCa(caOptions());
-  caStop = ca.stop;
-  const agent = await startAgent({
-    socket: socket('agent'),
-    ca: `unix:${socket('ca')}`,
-    control: `unix:${socket('control')}`,
-    rotateEveryMs: 200,
-    log: records.log,
-    now: Date.now,
-  });
-  parts = [agent, control];
+  plane = await ControlPlane.create(records.log);
+  await writeFile(join(plane.configDir, 'pods.yaml'), pod('sleep', '10.0.0.1'));
+  await plane.start({ agent: { rotateEveryMs: 200 } });
 });
 
 after(async () => {
-  for (const part of parts) await part.stop();
-  await caStop();
-  await rm(dir, { recursive: true });
+  await plane[Symbol.asyncDispose]();
 });
-
-async function token(serviceAccount: string, change: { audience?: string; ttlS?: number; now?: number } = {}): Promise<string> {
-  const key = await openLocalTokenKey(join(dir, 'ca'));
-  return createLocalToken({ namespace: 'foo', serviceAccount, audience: AUDIENCE, ttlS: 600, key, now: Date.now(), ...change });
-}
 
 /** A stream to the agent: its responses as they come, its error as a status. */
 function openSds(bearer: string | undefined): {
@@ -194,7 +162,7 @@ describe('rotation', () => {
     ask(['default', 'ROOTCA']);
     for (let i = 0; i < 4; i++) {
       const [response] = await once(stream, 'data');
-      assert.equal(response.resources.length, 2, 'SVID and bundle in one response');
+      assert.equal(response.resources.length, i === 0 ? 2 : 1, 'SVID and bundle in one response; later what has changed alone');
       const { serial, key } = certificateOf(response);
       serials.add(serial);
       keys.add(key);
@@ -216,12 +184,11 @@ describe('rotation', () => {
     const { stream, ask, close } = openSds(await token('survivor'));
     ask(['default']);
     const [first] = await once(stream, 'data');
-    await caStop();
+    await plane.stopCa();
     await records.find(
       (record) => record.msg?.startsWith('certificate not renewed') === true && String(record.spiffeId).endsWith('survivor'),
     );
-    const ca = await startCa(caOptions());
-    caStop = ca.stop;
+    await plane.startCa();
     const seen = certificateOf(first).serial;
     for (;;) {
       const [next] = await once(stream, 'data');
@@ -231,19 +198,19 @@ describe('rotation', () => {
   });
 
   it('no-key-is-ever-on-disk-but-the-cas-own', async () => {
-    const files = (await readdir(dir, { recursive: true, withFileTypes: true })).filter((entry) => entry.isFile());
+    const files = (await readdir(plane.dir, { recursive: true, withFileTypes: true })).filter((entry) => entry.isFile());
     const holding: string[] = [];
     for (const entry of files) {
       const path = join(entry.parentPath, entry.name);
       if ((await readFile(path, 'utf8')).includes('PRIVATE KEY')) holding.push(entry.name);
     }
-    assert.deepEqual(holding.sort(), ['intermediate.pem', 'root.pem', 'token-signing.pem']);
-    for (const name of holding) assert.equal((await stat(join(dir, 'ca', name))).mode & 0o777, 0o600);
+    assert.deepEqual(holding.sort(), ['intermediate.pem', 'jwt-keys.json', 'root.pem', 'token-signing.pem']);
+    for (const name of holding) assert.equal((await stat(join(plane.dir, 'ca', name))).mode & 0o777, 0o600);
   });
 });
 
 describe('the CA: identity comes from the token, never from the CSR', () => {
-  const ca = () => new CaClient(`unix:${socket('ca')}`);
+  const ca = () => new CaClient(unixTarget(`unix:${socket('ca')}`));
 
   it('csr-without-a-name-gets-the-tokens-identity', async () => {
     const client = ca();
@@ -285,7 +252,7 @@ describe('discovery through the agent', () => {
     const source = new MeshSource(mesh);
     const stop = new AbortController();
     const running = runDeltaAdsClient({
-      address: `unix:${socket('agent')}`,
+      target: unixTarget(`unix:${socket('agent')}`),
       nodeId: 'test',
       token: new Snapshot(await token('sleep')),
       typeUrls: meshTypeUrls,
@@ -305,8 +272,8 @@ describe('discovery through the agent', () => {
     assert.equal(first.registry.workload('foo', 'httpbin'), undefined);
 
     const write = async (text: string) => {
-      await writeFile(join(dir, 'config/.new'), text);
-      await rename(join(dir, 'config/.new'), join(dir, 'config/pods.yaml'));
+      await writeFile(join(plane.dir, 'config/.new'), text);
+      await rename(join(plane.dir, 'config/.new'), join(plane.dir, 'config/pods.yaml'));
     };
     await write(`${pod('sleep', '10.0.0.1')}---\nkind: Pod\napiVersion: v1\nmetadata: {name: x}\nspeck: {}\n`);
     const refused = await records.find((record) => record.msg?.startsWith('configuration refused') === true);
@@ -328,7 +295,7 @@ describe('discovery through the agent', () => {
     const quiet = new RecordingLog();
     let applied = false;
     const running = runDeltaAdsClient({
-      address: `unix:${socket('agent')}`,
+      target: unixTarget(`unix:${socket('agent')}`),
       nodeId: 'test',
       token: undefined,
       typeUrls: meshTypeUrls,

@@ -13,6 +13,7 @@ import { IdentitySource } from '../../src/discovery/identity-source.ts';
 import { runSdsClient } from '../../src/discovery/sds-client.ts';
 import { clientContext } from '../../src/tls/context.ts';
 import type { DiscoveryRequest } from '../../src/wire/gen/envoy/service/discovery/v3/discovery.ts';
+import { unixTarget } from '../../src/wire/grpc-target.ts';
 import { keyPair, keyPem, type Pem, TestCa } from '../support/pki.ts';
 import { bundleSecret, ScriptedSds, tlsSecret } from '../support/sds-server.ts';
 import { Application, collect, meshOf, type RunningSidecar, startSidecar } from '../support/sidecar-harness.ts';
@@ -48,7 +49,7 @@ beforeEach(async () => {
   stop = new AbortController();
   const source = new IdentitySource({ identity: sidecar.identity, prove: clientContext, log: sidecar.records.log, now: Date.now });
   running = runSdsClient({
-    address: `unix:${join(dir, 'sds.sock')}`,
+    target: unixTarget(`unix:${join(dir, 'sds.sock')}`),
     nodeId: 'test',
     token: undefined,
     resourceNames: ['default', 'ROOTCA'],
@@ -123,7 +124,7 @@ describe('a good pair', () => {
     assert.equal(sidecar.identity.current, before, 'an SVID that does not chain to the bundle waits for its bundle');
     assertAck(await sds.push([bundleSecret(next.rootPem)]));
     assert.notEqual(sidecar.identity.current, before);
-    assert.equal(sidecar.identity.current?.bundle.pem.trim(), next.rootPem.trim());
+    assert.equal(sidecar.identity.current?.bundles.own.pem.trim(), next.rootPem.trim());
   });
 
   it('duplicate-answers-change-nothing', async () => {
@@ -189,7 +190,14 @@ describe('what cannot be used', () => {
       () => [
         {
           name: 'ROOTCA',
-          type: { $case: 'validationContext', value: { trustedCa: { specifier: { $case: 'filename', value: '/etc/passwd' } } } },
+          type: {
+            $case: 'validationContext',
+            value: {
+              trustedCa: { specifier: { $case: 'filename', value: '/etc/passwd' } },
+              crl: undefined,
+              customValidatorConfig: undefined,
+            },
+          },
         },
       ],
       /must be inline/,

@@ -25,7 +25,10 @@ export function tlsSecret(pem: { chain?: string; key?: string }): Secret {
 }
 
 export function bundleSecret(pem: string): Secret {
-  return { name: 'ROOTCA', type: { $case: 'validationContext', value: { trustedCa: bytes(pem) } } };
+  return {
+    name: 'ROOTCA',
+    type: { $case: 'validationContext', value: { trustedCa: bytes(pem), crl: undefined, customValidatorConfig: undefined } },
+  };
 }
 
 export class ScriptedSds implements AsyncDisposable {

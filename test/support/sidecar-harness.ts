@@ -9,6 +9,7 @@ import { Registry } from '../../src/policy/registry.ts';
 import type { PipelineSettings } from '../../src/proxy/context.ts';
 import { Sidecar } from '../../src/proxy/sidecar.ts';
 import { Snapshot } from '../../src/snapshot.ts';
+import { noRevocations, type RevocationList } from '../../src/spiffe/crl.ts';
 import type { Identity } from '../../src/spiffe/identity.ts';
 import { parseSpiffeId } from '../../src/spiffe/spiffe-id.ts';
 
@@ -98,6 +99,7 @@ export interface SidecarSetup {
 export interface RunningSidecar extends AsyncDisposable {
   readonly sidecar: Sidecar;
   readonly identity: Snapshot<Identity>;
+  readonly revocations: Snapshot<RevocationList>;
   readonly mesh: Snapshot<MeshSnapshot>;
   readonly records: RecordingLog;
   destination: Endpoint | undefined;
@@ -108,6 +110,7 @@ export interface RunningSidecar extends AsyncDisposable {
 export async function startSidecar(setup: SidecarSetup): Promise<RunningSidecar> {
   const records = new RecordingLog();
   const identity = new Snapshot<Identity>(setup.identity);
+  const revocations = new Snapshot<RevocationList>(noRevocations);
   const mesh = new Snapshot<MeshSnapshot>();
   const running: { destination: Endpoint | undefined } = { destination: undefined };
   const sidecar = await Sidecar.start({
@@ -124,6 +127,7 @@ export async function startSidecar(setup: SidecarSetup): Promise<RunningSidecar>
     ports: { inbound: 0, outbound: 0, readiness: 0 },
     drainTimeoutMs: setup.drainTimeoutMs ?? 200,
     identity,
+    revocations,
     mesh,
     originalDestination: () => running.destination,
     log: records.log,
@@ -132,6 +136,7 @@ export async function startSidecar(setup: SidecarSetup): Promise<RunningSidecar>
   return {
     sidecar,
     identity,
+    revocations,
     mesh,
     records,
     get destination() {

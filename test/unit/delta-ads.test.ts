@@ -7,12 +7,13 @@ import { join } from 'node:path';
 import { afterEach, describe, test } from 'node:test';
 import { type ClientDuplexStream, credentials, type Server } from '@grpc/grpc-js';
 import { runDeltaAdsClient } from '../../src/discovery/delta-ads-client.ts';
-import { type DeltaStream, serveDeltaStream } from '../../src/discovery/delta-ads-server.ts';
+import { type DeltaStream, serveDeltaStream } from '../../src/discovery/delta-server.ts';
 import { ResourceCache, type ResourceChange } from '../../src/discovery/resource-cache.ts';
 import { Snapshot } from '../../src/snapshot.ts';
 import { AggregatedDiscoveryServiceClient, AggregatedDiscoveryServiceService } from '../../src/wire/gen/envoy/service/discovery/v3/ads.ts';
 import type { DeltaDiscoveryRequest, DeltaDiscoveryResponse } from '../../src/wire/gen/envoy/service/discovery/v3/discovery.ts';
 import { listenUnix, newServer, stopServer } from '../../src/wire/grpc.ts';
+import { unixTarget } from '../../src/wire/grpc-target.ts';
 
 const [A, B] = ['type.googleapis.com/a', 'type.googleapis.com/b'] as const;
 const cleanups: (() => unknown)[] = [];
@@ -89,7 +90,7 @@ async function serve(path?: string, cache = new ResourceCache()): Promise<Server
         responses.push(response);
         return write(response);
       };
-      serveDeltaStream(call, { cache, peer: 'test', log });
+      serveDeltaStream(call, { view: cache, peer: 'test', log });
       call.on('data', (request: DeltaDiscoveryRequest) => requests.push(request));
       streams.push(call);
     },
@@ -115,7 +116,7 @@ function startClient(
   const token = new Snapshot('first');
   const { log, lines } = recordingLog();
   const running = runDeltaAdsClient({
-    address: rig.address,
+    target: unixTarget(rig.address),
     nodeId: 'node-1',
     token,
     typeUrls: options.typeUrls ?? [A],
@@ -359,7 +360,7 @@ describe('client and server together', opts, () => {
     const got = new Events<string>();
     const { log } = recordingLog();
     const running = runDeltaAdsClient({
-      address: rig.address,
+      target: unixTarget(rig.address),
       nodeId: 'n',
       token: undefined,
       typeUrls: [A],

@@ -22,7 +22,10 @@ const svidSecret = (pem: Pem, fields: object = {}): Secret => ({
 });
 const bundleSecret = (pem: string | DataSource | undefined, name = 'ROOTCA'): Secret => ({
   name,
-  type: { $case: 'validationContext', value: { trustedCa: typeof pem === 'string' ? bytes(pem) : pem } },
+  type: {
+    $case: 'validationContext',
+    value: { trustedCa: typeof pem === 'string' ? bytes(pem) : pem, crl: undefined, customValidatorConfig: undefined },
+  },
 });
 
 let ca: TestCa;
@@ -58,7 +61,7 @@ describe('published', () => {
       }
       assert.equal(published.length, 1);
       assert.equal(published[0]?.svid.id.uri, ID);
-      assert.equal(published[0]?.bundle.trustDomain, 'cluster.local');
+      assert.equal(published[0]?.bundles.own.trustDomain, 'cluster.local');
       assert.ok(Object.isFrozen(published[0]));
     });
   }
@@ -74,7 +77,7 @@ describe('published', () => {
     assert.equal(published.length, 2);
     source.accept([bundleSecret(ca.rootPem + other.rootPem)]);
     assert.equal(published.length, 3);
-    assert.equal(published[2]?.bundle.authorities.length, 2);
+    assert.equal(published[2]?.bundles.own.authorities.length, 2);
   });
 
   test('as inline text too', () => {
@@ -92,7 +95,7 @@ describe('published', () => {
     assert.equal(warnings.length, 1);
     source.accept([svidSecret(await other.svid(ID))]);
     assert.equal(published.length, 2);
-    assert.equal(identity.current?.bundle.pem, other.rootPem);
+    assert.equal(identity.current?.bundles.own.pem, other.rootPem);
   });
 });
 
@@ -132,7 +135,7 @@ describe('refused, leaving everything as it was', () => {
       assert.equal(published.length, 1);
       sut.accept([svidSecret(second)]);
       assert.equal(published.length, 2);
-      assert.equal(identity.current?.bundle.authorities.length, 1);
+      assert.equal(identity.current?.bundles.own.authorities.length, 1);
     });
   }
 

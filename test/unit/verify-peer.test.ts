@@ -3,7 +3,8 @@
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
 import { before, describe, test } from 'node:test';
-import { parseTrustBundle, type TrustBundle } from '../../src/spiffe/trust-bundle.ts';
+import { noRevocations } from '../../src/spiffe/crl.ts';
+import { parseTrustBundle, type TrustBundle, trustBundles } from '../../src/spiffe/trust-bundle.ts';
 import { verifyPeer } from '../../src/spiffe/verify-peer.ts';
 import { type LeafOptions, TestCa } from '../support/pki.ts';
 import { refusal } from '../support/refusal.ts';
@@ -22,10 +23,13 @@ before(async () => {
   certificate = new X509Certificate((await ca.svid(ID, validity)).chain);
 });
 
+const verify = (peer: X509Certificate | undefined, of: { bundle: TrustBundle; now: number }) =>
+  verifyPeer({ leaf: peer, intermediates: () => [] }, { bundles: trustBundles(of.bundle), revocations: noRevocations, now: of.now });
+
 const leaf = async (options: LeafOptions) => new X509Certificate((await ca.badLeaf({ validity, ...options })).chain);
 
 test('a good certificate names its holder, serial and end', () => {
-  const peer = verifyPeer(certificate, { bundle, now: NOON });
+  const peer = verify(certificate, { bundle, now: NOON });
   assert.equal(peer.id.uri, ID);
   assert.equal(peer.serial, certificate.serialNumber);
   assert.equal(peer.notAfter, END);
@@ -33,7 +37,7 @@ test('a good certificate names its holder, serial and end', () => {
 });
 
 test('no certificate is nobody, whatever TLS said of it', () => {
-  assert.throws(() => verifyPeer(undefined, { bundle, now: NOON }), refusal('NO_CLIENT_CERTIFICATE'));
+  assert.throws(() => verify(undefined, { bundle, now: NOON }), refusal('NO_CLIENT_CERTIFICATE'));
 });
 
 describe('validity, to the millisecond', () => {
@@ -47,13 +51,13 @@ describe('validity, to the millisecond', () => {
   ];
   for (const [name, now, code] of times) {
     test(name, () => {
-      if (code === undefined) assert.equal(verifyPeer(certificate, { bundle, now }).id.uri, ID);
-      else assert.throws(() => verifyPeer(certificate, { bundle, now }), refusal(code, ID, '2030-01-0'));
+      if (code === undefined) assert.equal(verify(certificate, { bundle, now }).id.uri, ID);
+      else assert.throws(() => verify(certificate, { bundle, now }), refusal(code, ID, '2030-01-0'));
     });
   }
 
   test('a clock that is no number accepts nobody', () => {
-    assert.throws(() => verifyPeer(certificate, { bundle, now: Number.NaN }));
+    assert.throws(() => verify(certificate, { bundle, now: Number.NaN }));
   });
 });
 
@@ -66,18 +70,18 @@ describe('trust domains', () => {
   ]) {
     test(`${uri} is not of cluster.local, though our CA signed it`, async () => {
       const foreign = await leaf({ uris: [uri] });
-      assert.throws(() => verifyPeer(foreign, { bundle, now: NOON }), refusal('TRUST_DOMAIN_UNKNOWN', uri, 'cluster.local'));
+      assert.throws(() => verify(foreign, { bundle, now: NOON }), refusal('TRUST_DOMAIN_UNKNOWN', uri, 'cluster.local'));
     });
   }
 
   test('our own name under a bundle of another domain is refused too', () => {
     const foreign = parseTrustBundle(ca.rootPem, 'other.example');
-    assert.throws(() => verifyPeer(certificate, { bundle: foreign, now: NOON }), refusal('TRUST_DOMAIN_UNKNOWN'));
+    assert.throws(() => verify(certificate, { bundle: foreign, now: NOON }), refusal('TRUST_DOMAIN_UNKNOWN'));
   });
 });
 
 describe('the leaf', () => {
-  test('of the right shape is taken', async () => assert.equal(verifyPeer(await leaf({}), { bundle, now: NOON }).id.uri, ID));
+  test('of the right shape is taken', async () => assert.equal(verify(await leaf({}), { bundle, now: NOON }).id.uri, ID));
 
   const cases: Readonly<Record<string, readonly [LeafOptions, 'SPIFFE_ID_INVALID' | 'LEAF_INVALID']>> = {
     'without a URI SAN': [{ uris: [] }, 'SPIFFE_ID_INVALID'],
@@ -90,13 +94,13 @@ describe('the leaf', () => {
   for (const [name, [options, code]] of Object.entries(cases)) {
     test(`${name} is refused, before anything is said about its dates`, async () => {
       const bad = await leaf(options);
-      assert.throws(() => verifyPeer(bad, { bundle, now: END + 1e9 }), refusal(code));
+      assert.throws(() => verify(bad, { bundle, now: END + 1e9 }), refusal(code));
     });
   }
 });
 
 test('a CA certificate as the peer is refused', () => {
   for (const pem of [ca.rootPem, ca.intermediatePem]) {
-    assert.throws(() => verifyPeer(new X509Certificate(pem), { bundle, now: Date.now() }), refusal('SPIFFE_ID_INVALID'));
+    assert.throws(() => verify(new X509Certificate(pem), { bundle, now: Date.now() }), refusal('SPIFFE_ID_INVALID'));
   }
 });

@@ -140,7 +140,10 @@ describe("Envoy's whole protos", () => {
       Secret,
       {
         name: 'ROOTCA',
-        type: { $case: 'validationContext', value: { trustedCa: { specifier: { $case: 'inlineString', value: 'pem' } } } },
+        type: {
+          $case: 'validationContext',
+          value: { trustedCa: { specifier: { $case: 'inlineString', value: 'pem' } }, crl: undefined, customValidatorConfig: undefined },
+        },
       },
       { name: 'ROOTCA', validationContext: { trustedCa: { inlineString: 'pem' } } },
     )();
@@ -220,14 +223,17 @@ describe("Envoy's whole protos", () => {
     });
     assert.deepEqual(Secret.decode(secret), {
       name: 'ROOTCA',
-      type: { $case: 'validationContext', value: { trustedCa: { specifier: { $case: 'inlineString', value: 'x' } } } },
+      type: {
+        $case: 'validationContext',
+        value: { trustedCa: { specifier: { $case: 'inlineString', value: 'x' } }, crl: undefined, customValidatorConfig: undefined },
+      },
     });
   });
 
   test('a secret of a kind that we do not read is one without a type, not another kind', () => {
     const bytes = upstream('envoy.extensions.transport_sockets.tls.v3.Secret').serialize({
       name: 'default',
-      genericSecret: { secret: { inlineString: 'x' } },
+      sessionTicketKeys: { keys: [{ inlineString: 'x' }] },
     });
     assert.deepEqual(Secret.decode(bytes), { name: 'default', type: undefined });
   });

@@ -213,32 +213,32 @@ describe('refused', () => {
 describe('chainsTo', () => {
   test('the bundle that its CA publishes, with and without the root in the chain', () => {
     const bundle = parseTrustBundle(ca.rootPem, 'cluster.local');
-    assert.equal(chainsTo(parseX509Svid(good), bundle), true);
-    assert.equal(chainsTo(parseX509Svid({ ...good, chain: good.chain + ca.rootPem }), bundle), true);
+    assert.equal(chainsTo(parseX509Svid(good).certificates, bundle), true);
+    assert.equal(chainsTo(parseX509Svid({ ...good, chain: good.chain + ca.rootPem }).certificates, bundle), true);
   });
 
   test('a bundle of several roots, whichever it is', async () => {
     const other = await TestCa.create();
     for (const pem of [ca.rootPem + other.rootPem, other.rootPem + ca.rootPem]) {
-      assert.equal(chainsTo(parseX509Svid(good), parseTrustBundle(pem, 'cluster.local')), true);
+      assert.equal(chainsTo(parseX509Svid(good).certificates, parseTrustBundle(pem, 'cluster.local')), true);
     }
   });
 
   test("not a rival's, though every name is the same", async () => {
     const rival = parseTrustBundle((await TestCa.create()).rootPem, 'cluster.local');
-    assert.equal(chainsTo(parseX509Svid(good), rival), false);
-    assert.equal(chainsTo(parseX509Svid({ ...good, chain: good.chain + ca.rootPem }), rival), false);
+    assert.equal(chainsTo(parseX509Svid(good).certificates, rival), false);
+    assert.equal(chainsTo(parseX509Svid({ ...good, chain: good.chain + ca.rootPem }).certificates, rival), false);
   });
 
   test('not when the intermediate between is missing', () => {
     const [leaf = ''] = blocks(good.chain);
-    assert.equal(chainsTo(parseX509Svid({ ...good, chain: leaf }), parseTrustBundle(ca.rootPem, 'cluster.local')), false);
+    assert.equal(chainsTo(parseX509Svid({ ...good, chain: leaf }).certificates, parseTrustBundle(ca.rootPem, 'cluster.local')), false);
   });
 
   test('several intermediates: to the root of the whole chain, not of a part', async () => {
     const { leaf, b, a, root, key } = await deepChain();
     const bundle = parseTrustBundle(root, 'cluster.local');
-    assert.equal(chainsTo(parseX509Svid({ chain: leaf + b + a, key }), bundle), true);
-    assert.equal(chainsTo(parseX509Svid({ chain: leaf + b, key }), bundle), false);
+    assert.equal(chainsTo(parseX509Svid({ chain: leaf + b + a, key }).certificates, bundle), true);
+    assert.equal(chainsTo(parseX509Svid({ chain: leaf + b, key }).certificates, bundle), false);
   });
 });

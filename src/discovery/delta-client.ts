@@ -1,0 +1,81 @@
+// The asking side of delta xDS: subscriptions by name or wildcard, ACK or NACK for each response, and what is held is named again on reconnection.
+
+import type { ClientDuplexStream, Metadata } from '@grpc/grpc-js';
+import type { Snapshot } from '../snapshot.ts';
+import type { DeltaDiscoveryRequest, DeltaDiscoveryResponse } from '../wire/gen/envoy/service/discovery/v3/discovery.ts';
+import { answer } from './answer.ts';
+import type { ResourceChange } from './resource-cache.ts';
+import { type DiscoveryLog, maintainStream } from './stream.ts';
+
+export interface DeltaClientOptions {
+  /** `ads`, `sds`: for the log. */
+  readonly name: string;
+  readonly open: (metadata: Metadata) => ClientDuplexStream<DeltaDiscoveryRequest, DeltaDiscoveryResponse>;
+  readonly nodeId: string;
+  readonly token: Snapshot<string> | undefined;
+  /** Type URL to the names asked for; no names ask for everything. */
+  readonly subscriptions: ReadonlyMap<string, readonly string[]>;
+  /** Throws or rejects to refuse a response; nothing of it may be in force then. */
+  readonly apply: (typeUrl: string, change: ResourceChange) => void | Promise<void>;
+  readonly log: DiscoveryLog;
+  readonly signal: AbortSignal;
+}
+
+/** Runs until the signal aborts. */
+export async function runDeltaClient(options: DeltaClientOptions): Promise<void> {
+  const held = new Map([...options.subscriptions.keys()].map((typeUrl) => [typeUrl, new Map<string, string>()]));
+  const node = { id: options.nodeId, cluster: '', metadata: undefined, userAgentName: 'handfast', userAgentVersion: '' };
+
+  await maintainStream<DeltaDiscoveryRequest, DeltaDiscoveryResponse>({
+    name: options.name,
+    open: options.open,
+    token: options.token,
+    onOpen: (send) => {
+      for (const [typeUrl, versions] of held) {
+        const resourceNamesSubscribe = [...(options.subscriptions.get(typeUrl) ?? [])];
+        send(request({ typeUrl, node, resourceNamesSubscribe, initialResourceVersions: Object.fromEntries(versions) }));
+      }
+    },
+    onMessage: (response, send) => {
+      const { typeUrl, nonce } = response;
+      answer(
+        () => {
+          if (!held.has(typeUrl)) throw new Error(`resources of type ${typeUrl} were not asked for`);
+          return options.apply(typeUrl, changeOf(response));
+        },
+        (errorDetail) => {
+          if (errorDetail === undefined) {
+            for (const name of response.removedResources) held.get(typeUrl)?.delete(name);
+            for (const { name, version } of response.resources) held.get(typeUrl)?.set(name, version);
+          } else {
+            options.log.warn({ typeUrl, reason: errorDetail.message }, 'resources refused (NACK), the last good ones stay in force');
+          }
+          send(request({ typeUrl, responseNonce: nonce, errorDetail }));
+        },
+      );
+    },
+    log: options.log,
+    signal: options.signal,
+  });
+}
+
+function request(fields: Partial<DeltaDiscoveryRequest> & { typeUrl: string }): DeltaDiscoveryRequest {
+  return {
+    node: undefined,
+    resourceNamesSubscribe: [],
+    resourceNamesUnsubscribe: [],
+    initialResourceVersions: {},
+    responseNonce: '',
+    errorDetail: undefined,
+    ...fields,
+  };
+}
+
+function changeOf(response: DeltaDiscoveryResponse): ResourceChange {
+  const upserts = new Map<string, Uint8Array>();
+  for (const { name, resource } of response.resources) {
+    if (resource === undefined || resource.typeUrl !== response.typeUrl) throw new Error(`resource ${name} is not a ${response.typeUrl}`);
+    upserts.set(name, resource.value);
+  }
+  return { upserts, removed: response.removedResources };
+}

@@ -1,0 +1,47 @@
+// Upwards: who is connected to whom now, from the sidecar to its agent and from the agent to control. Sent when it changed, at most once a second.
+
+import type { Snapshot } from '../snapshot.ts';
+import { type ConnectionReport, type LivePeer, ReportServiceClient, type ReportSummary } from '../wire/gen/handfast/report/v1/report.ts';
+import { channelOptions } from '../wire/grpc.ts';
+import { type GrpcTarget, openStream } from '../wire/grpc-target.ts';
+import { type DiscoveryLog, maintainStream } from './stream.ts';
+
+const EVERY_MS = 1_000;
+
+export interface ReportClientOptions {
+  readonly target: GrpcTarget;
+  readonly token: Snapshot<string> | undefined;
+  /** All of it, each time. */
+  readonly peers: () => readonly LivePeer[];
+  readonly log: DiscoveryLog;
+  readonly signal: AbortSignal;
+}
+
+/** Runs until the signal aborts. */
+export async function runReportClient(options: ReportClientOptions): Promise<void> {
+  const { signal } = options;
+  let report: (() => void) | undefined;
+  const timer = setInterval(() => report?.(), EVERY_MS);
+  timer.unref();
+  await maintainStream<ConnectionReport, ReportSummary>({
+    name: 'report',
+    open: (metadata) =>
+      openStream(ReportServiceClient, { target: options.target, options: channelOptions }, (client) => client.report(metadata)),
+    token: options.token,
+    onOpen: (send) => {
+      let last: string | undefined;
+      report = () => {
+        const peers = [...options.peers()];
+        const text = JSON.stringify(peers);
+        if (text === last) return;
+        last = text;
+        send({ peers });
+      };
+      report();
+    },
+    onMessage: () => undefined,
+    log: options.log,
+    signal,
+  });
+  clearInterval(timer);
+}

@@ -1,0 +1,98 @@
+// From the CA's SDS secrets to what the node trusts: each part is validated as it comes, the last good one stays.
+
+import { secretNames } from '../discovery/identity-source.ts';
+import { readBundles, readCrl, readEach, readGeneric } from '../discovery/secret-reader.ts';
+import { HandfastError, messageOf } from '../errors.ts';
+import type { Log } from '../observe/log.ts';
+import { Snapshot } from '../snapshot.ts';
+import { noRevocations, parseRevocationList } from '../spiffe/crl.ts';
+import { parseJwks } from '../spiffe/jwt.ts';
+import { parseTrustBundle, type TrustBundles, trustBundles } from '../spiffe/trust-bundle.ts';
+import type { Secret } from '../wire/gen/envoy/extensions/transport_sockets/tls/v3/secret.ts';
+import type { NodeTrust } from './node-trust.ts';
+
+/** The secrets of the CA's two streams: revocations come on their own, so that a bad list holds up nothing else. */
+export const trustSecretNames = { trust: [secretNames.bundle, secretNames.jwks], revocations: [secretNames.crl] } as const;
+
+export class NodeTrustSource {
+  readonly trust = new Snapshot<NodeTrust>();
+  readonly #trustDomain: string;
+  readonly #log: Log;
+
+  constructor(options: { trustDomain: string; log: Log }) {
+    this.#trustDomain = options.trustDomain;
+    this.#log = options.log;
+  }
+
+  /** The bundle to begin with (from a file), or the one that Istio's CA sends with each certificate. Throws SECRET_INVALID. */
+  useBundle(pem: string): void {
+    const bundles = trustBundles(parseTrustBundle(pem, this.#trustDomain));
+    if (bundles.own.pem === this.trust.current?.bundles.own.pem) return;
+    this.#replace({ crl: noRevocations, crlPem: '', jwks: new Map(), ...this.trust.current, bundles });
+  }
+
+  /** Takes bundle and JWT keys from an SDS response. Throws SECRET_INVALID; the last good ones stay. */
+  acceptTrust(secrets: readonly Secret[]): void {
+    let { bundles, jwks } = this.trust.current ?? { bundles: undefined, jwks: undefined };
+    readEach(secrets, {
+      [secretNames.bundle]: (secret) => {
+        bundles = this.#bundles(secret);
+      },
+      [secretNames.jwks]: (secret) => {
+        jwks = this.#jwks(secret);
+      },
+    });
+    if (bundles === undefined) throw new HandfastError('SECRET_INVALID', 'JWT keys came without a trust bundle before them');
+    const { crl = noRevocations, crlPem = '' } = this.trust.current ?? {};
+    this.#replace({ bundles, jwks: jwks ?? new Map(), crl, crlPem });
+    const authorities = bundles.own.authorities.map(({ fingerprint256 }) => fingerprint256.slice(0, 23));
+    this.#log.info({ trustDomain: this.#trustDomain, authorities }, 'trust bundle in force');
+  }
+
+  /** Takes the revocation list. Throws SECRET_INVALID or CRL_INVALID; the last good one stays. */
+  acceptRevocations(secrets: readonly Secret[]): void {
+    const { current } = this.trust;
+    let crlPem: string | undefined;
+    readEach(secrets, {
+      [secretNames.crl]: (secret) => {
+        crlPem = readCrl(secret);
+      },
+    });
+    if (crlPem === undefined) return;
+    if (current === undefined) throw new HandfastError('CRL_INVALID', 'there is no trust bundle yet to verify the revocation list with');
+    const crl = parseRevocationList(crlPem, current.bundles.own);
+    this.#replace({ ...current, crl, crlPem });
+    this.#log.info({ serials: crl.serials.size, blockedIds: [...crl.blockedIds] }, 'revocation list in force');
+  }
+
+  #bundles(secret: Secret): TrustBundles {
+    const texts = readBundles(secret);
+    const pem = texts.get(this.#trustDomain) ?? texts.get('');
+    if (pem === undefined)
+      throw new HandfastError('SECRET_INVALID', `the bundle has no trust domain ${this.#trustDomain}, which is this node's`);
+    const others = [...texts].filter(([name]) => name !== '' && name !== this.#trustDomain);
+    const own = parseTrustBundle(pem, this.#trustDomain);
+    const bundles = trustBundles(
+      own,
+      others.map(([name, text]) => parseTrustBundle(text, name)),
+    );
+    const { current } = this.trust;
+    // Nobody need encode or check anything again for a bundle that stayed the same.
+    const same = bundles.all.every(({ trustDomain, pem: text }) => current?.bundles.get(trustDomain)?.pem === text);
+    return same && current?.bundles.all.length === bundles.all.length ? current.bundles : bundles;
+  }
+
+  #jwks(secret: Secret): ReadonlyMap<string, string> {
+    const text = readGeneric(secret);
+    try {
+      parseJwks(text);
+    } catch (cause) {
+      throw new HandfastError('SECRET_INVALID', `secret ${secret.name}: ${messageOf(cause)}`, { cause });
+    }
+    return new Map([[this.#trustDomain, text]]);
+  }
+
+  #replace(next: NodeTrust): void {
+    this.trust.replace(Object.freeze(next));
+  }
+}

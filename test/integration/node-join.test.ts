@@ -1,0 +1,233 @@
+// Nodes elsewhere: a join token lets one in, once; from then on agent, control and CA know each other by mutual TLS.
+
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { readFile, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, it } from 'node:test';
+import { connect as connectTls } from 'node:tls';
+import { CaClient } from '../../src/ca/client.ts';
+import { noRevocations } from '../../src/spiffe/crl.ts';
+import { createCsr } from '../../src/spiffe/csr.ts';
+import type { Identity } from '../../src/spiffe/identity.ts';
+import { parseTrustBundle, trustBundles } from '../../src/spiffe/trust-bundle.ts';
+import { tlsTarget, unixTarget } from '../../src/wire/grpc-target.ts';
+import { ControlPlane, TRUST_DOMAIN } from '../support/control-plane.ts';
+import { startMeshedSidecar } from '../support/meshed-sidecar.ts';
+import { keyPair, TestCa } from '../support/pki.ts';
+import { RecordingLog } from '../support/sidecar-harness.ts';
+
+let records: RecordingLog;
+let plane: ControlPlane;
+let caAddress: string;
+let bundleFile: string;
+
+beforeEach(async () => {
+  records = new RecordingLog();
+  plane = await ControlPlane.create(records.log);
+  const ca = await plane.startCa({ listen: { host: '127.0.0.1', port: 0 } });
+  caAddress = `127.0.0.1:${ca.port}`;
+  bundleFile = join(plane.dir, 'bundle.pem');
+  await writeFile(bundleFile, await bundlePem());
+});
+
+afterEach(async () => {
+  await plane[Symbol.asyncDispose]();
+});
+
+async function bundlePem(): Promise<string> {
+  const text = await readFile(join(plane.dir, 'ca/root.pem'), 'utf8');
+  return text.slice(text.indexOf('-----BEGIN CERTIFICATE'));
+}
+
+async function joinToken(of: { role: 'agent' | 'control'; node?: string; ttlMs?: number }): Promise<string> {
+  const { token } = Object(await plane.ask('ca', 'POST', '/join-tokens', { ttlMs: 60_000, ...of }));
+  const path = join(plane.dir, `join-${Math.random()}`);
+  await writeFile(path, token);
+  return path;
+}
+
+/** Options of an agent that is not on the CA's machine. */
+const remote = (of: { joinTokenFile?: string; control?: string }) => ({
+  ca: caAddress,
+  trustBundleFile: bundleFile,
+  joinTokenFile: of.joinTokenFile,
+  ...(of.control === undefined ? {} : { control: of.control }),
+});
+
+async function startRemoteControl(): Promise<string> {
+  const node = {
+    ca: caAddress,
+    caKind: 'handfast' as const,
+    trustDomain: TRUST_DOMAIN,
+    trustBundleFile: bundleFile,
+    caServerName: undefined,
+    stateDir: join(plane.dir, 'control-state'),
+    joinTokenFile: await joinToken({ role: 'control' }),
+    log: plane.log,
+    now: Date.now,
+  };
+  const control = await plane.startControl({ listen: { host: '127.0.0.1', port: 0, node } });
+  return `127.0.0.1:${control.port}`;
+}
+
+/** The CA, asked over TLS with this certificate or none. */
+function caOver(identity?: Identity): CaClient {
+  const bundles = identity?.bundles;
+  return new CaClient(
+    tlsTarget({
+      address: caAddress,
+      identity: () => identity,
+      bundles: () => bundles ?? own,
+      revocations: () => noRevocations,
+      expected: { spiffeIds: [`spiffe://${TRUST_DOMAIN}/handfast/ca`] },
+      now: Date.now,
+    }),
+  );
+}
+let own: ReturnType<typeof trustBundles>;
+beforeEach(async () => {
+  own = trustBundles(parseTrustBundle(await bundlePem(), TRUST_DOMAIN));
+});
+
+describe('joining', () => {
+  it('agent-and-control-join-and-a-sidecar-gets-its-certificate-through-them', async () => {
+    const control = await startRemoteControl();
+    await plane.startAgent(remote({ joinTokenFile: await joinToken({ role: 'agent', node: 'node-1' }), control }));
+    const sidecar = await startMeshedSidecar(plane, { name: 'sleep' });
+    assert.equal(sidecar.identity.current?.svid.id.uri, 'spiffe://cluster.local/ns/foo/sa/sleep');
+    await records.find((record) => record.msg === 'certificate issued' && record.node === 'node-1');
+    const kept = join(plane.dir, 'agent/node.pem');
+    assert.equal((await stat(kept)).mode & 0o777, 0o600);
+    await sidecar[Symbol.asyncDispose]();
+  });
+
+  it('the-restarted-agent-needs-no-token', async () => {
+    const control = await startRemoteControl();
+    await plane.startAgent(remote({ joinTokenFile: await joinToken({ role: 'agent', node: 'node-1' }), control }));
+    await plane.stopAgent();
+    await plane.startAgent(remote({ control }));
+    const sidecar = await startMeshedSidecar(plane, { name: 'sleep' });
+    await sidecar[Symbol.asyncDispose]();
+  });
+
+  it('a-token-is-good-once', async () => {
+    const joinTokenFile = await joinToken({ role: 'agent', node: 'node-1' });
+    const joinToken1 = await readFile(joinTokenFile, 'utf8');
+    const ca = caOver();
+    await ca.join({ joinToken: joinToken1, csr: createCsr(keyPair()) });
+    await assert.rejects(ca.join({ joinToken: joinToken1, csr: createCsr(keyPair()) }), { code: 'JOIN_TOKEN_REFUSED' });
+    await assert.rejects(plane.startAgent(remote({ joinTokenFile })), { code: 'JOIN_TOKEN_REFUSED' });
+    ca.close();
+  });
+
+  it('a-csr-that-is-none-does-not-cost-the-token', async () => {
+    const token = await readFile(await joinToken({ role: 'agent', node: 'node-1' }), 'utf8');
+    const ca = caOver();
+    await assert.rejects(ca.join({ joinToken: token, csr: 'no csr' }));
+    assert.match((await ca.join({ joinToken: token, csr: createCsr(keyPair()) })).chain, /BEGIN CERTIFICATE/);
+    ca.close();
+  });
+
+  it('without-a-token-it-is-said-how-to-get-one', async () => {
+    await assert.rejects(plane.startAgent(remote({})), /handfast join-token create/);
+    assert.ok(!existsSync(plane.socket('agent')));
+  });
+
+  it('without-a-bundle-nothing-is-trusted', async () => {
+    await assert.rejects(plane.startAgent({ ca: caAddress }), /--trust-bundle/);
+  });
+
+  it('an-impostor-ca-gets-no-token', async () => {
+    const rogue = await TestCa.create();
+    await writeFile(bundleFile, rogue.rootPem);
+    const joinTokenFile = await joinToken({ role: 'agent', node: 'node-1' });
+    await assert.rejects(plane.startAgent(remote({ joinTokenFile })), { code: 'UNAVAILABLE' });
+    // The token was never sent: it is still good.
+    await writeFile(bundleFile, await bundlePem());
+    await plane.startAgent(remote({ joinTokenFile }));
+  });
+
+  it('a-server-with-a-workloads-certificate-is-not-the-ca', async () => {
+    await plane.startAgent({ control: plane.address('control') });
+    const sidecar = await startMeshedSidecar(plane, { name: 'impostor' });
+    const { identity } = sidecar;
+    assert.ok(identity.current);
+    const target = tlsTarget({
+      address: caAddress,
+      identity: () => identity.current,
+      bundles: () => own,
+      revocations: () => noRevocations,
+      expected: { spiffeIds: ['spiffe://cluster.local/ns/foo/sa/somebody'] },
+      now: Date.now,
+    });
+    const ca = new CaClient(target);
+    await assert.rejects(
+      ca.sign({ csr: createCsr(keyPair()), token: await plane.token('sleep') }),
+      /must be .*somebody, but proved to be .*handfast\/ca/,
+    );
+    ca.close();
+    await sidecar[Symbol.asyncDispose]();
+  });
+});
+
+describe('what a caller may ask the CA for over the network', () => {
+  it('a-workloads-certificate-does-not-make-a-node', async () => {
+    await plane.startAgent({ control: plane.address('control') });
+    const sidecar = await startMeshedSidecar(plane, { name: 'sleep' });
+    const ca = caOver(sidecar.identity.current);
+    await assert.rejects(ca.sign({ csr: createCsr(keyPair()), token: await plane.token('sleep') }), /neither an agent nor control/);
+    await assert.rejects(ca.renew({ csr: createCsr(keyPair()) }), /neither an agent nor control/);
+    ca.close();
+    await sidecar[Symbol.asyncDispose]();
+  });
+
+  it('a-token-alone-is-not-enough-unless-the-ca-says-so', async () => {
+    const ca = caOver();
+    const request = async () => ({ csr: createCsr(keyPair()), token: await plane.token('sleep') });
+    await assert.rejects(ca.sign(await request()), { code: 'IDENTITY_MISMATCH' });
+    await assert.rejects(ca.renew({ csr: createCsr(keyPair()) }), { code: 'TOKEN_REFUSED' });
+    ca.close();
+    await plane.stopCa();
+    const again = await plane.startCa({ listen: { host: '127.0.0.1', port: 0 }, tokensAlone: true });
+    caAddress = `127.0.0.1:${again.port}`;
+    const open = caOver();
+    assert.match((await open.sign(await request())).chain, /BEGIN CERTIFICATE/);
+    open.close();
+  });
+
+  it('a-stolen-node-certificate-speaks-only-for-tokens-it-holds', async () => {
+    const token = await readFile(await joinToken({ role: 'agent', node: 'node-1' }), 'utf8');
+    const keys = keyPair();
+    const anonymous = caOver();
+    const { chain } = await anonymous.join({ joinToken: token, csr: createCsr(keys) });
+    anonymous.close();
+    const { parseX509Svid } = await import('../../src/spiffe/x509-svid.ts');
+    const { keyPem } = await import('../support/pki.ts');
+    const thief = caOver({ svid: parseX509Svid({ chain, key: keyPem(keys.privateKey) }), bundles: own });
+    await assert.rejects(thief.sign({ csr: createCsr(keyPair()), token: 'made.up.token' }), { code: 'TOKEN_REFUSED' });
+    const { parseSpiffeId } = await import('../../src/spiffe/spiffe-id.ts');
+    const forAdmin = createCsr(keyPair(), parseSpiffeId('spiffe://cluster.local/ns/foo/sa/admin'));
+    await assert.rejects(thief.sign({ csr: forAdmin, token: await plane.token('sleep') }), { code: 'IDENTITY_MISMATCH' });
+    assert.match((await thief.sign({ csr: createCsr(keyPair()), token: await plane.token('sleep') })).chain, /BEGIN CERTIFICATE/);
+
+    // And its own time is over when the node is revoked: at once, on the connection that is open.
+    await plane.ask('ca', 'POST', '/revocations', { spiffeId: 'spiffe://cluster.local/handfast/agent/node-1' });
+    await records.find((record) => record.msg === 'connections of revoked nodes ended');
+    await assert.rejects(thief.sign({ csr: createCsr(keyPair()), token: await plane.token('sleep') }), { code: 'UNAVAILABLE' });
+    thief.close();
+  });
+
+  it('plaintext-and-tls-1.1-get-nothing', async () => {
+    const socket = connectTls({
+      port: Number(caAddress.split(':')[1]),
+      host: '127.0.0.1',
+      maxVersion: 'TLSv1.1',
+      minVersion: 'TLSv1',
+      rejectUnauthorized: false,
+    });
+    const error = await new Promise<Error>((resolve) => socket.once('error', resolve));
+    assert.match(error.message, /version|alert|unsupported|no protocols/i);
+    assert.throws(() => unixTarget(caAddress), { code: 'CONFIG_INVALID' });
+  });
+});
