@@ -1,4 +1,5 @@
-// `npm run bench -- handshake|proxy`: our sidecars beside haproxy and nginx, in one run, as ratios. See bench/README.md.
+// `npm run bench -- handshake|proxy`: our sidecars beside haproxy and nginx, in one run, as ratios; `-- sds`: one agent with thousands of streams.
+// See bench/README.md.
 
 import { spawnSync } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
@@ -11,14 +12,19 @@ import { benchPair } from './pair.ts';
 import { findPeers } from './peers.ts';
 import { type Report, renderScenario, summarise } from './report.ts';
 import type { Bench, BenchOptions, ScenarioResult } from './scenario.ts';
+import { benchSds } from './sds.ts';
 
 const HELP = `usage: npm run bench -- handshake|proxy ... [options]
+       npm run bench -- sds [--streams 2000] [--json FILE]
 
 Our sidecars beside haproxy and nginx on this machine, in one run, as ratios. Needs root, iptables, openssl and taskset.
 
   handshake           full mTLS handshakes against one serving proxy
   proxy               HTTP through a pair of proxies with mTLS between them: a new connection for each request,
                       1 connection kept alive, 64 kept alive
+
+  sds                 SDS streams on one agent through a change of trust bundle and a rotation of every certificate: time to the last ACK,
+                      CPU and memory of agent and CA
 
   --seconds N         length of a round (default 3)
   --rounds N          rounds of each peer, in turn (default 3)
@@ -111,6 +117,7 @@ function isInstalled(tool: string): boolean {
 async function main(): Promise<void> {
   // Where Debian keeps haproxy, nginx and iptables, and where su's PATH does not look.
   process.env.PATH = `${process.env.PATH ?? ''}:/usr/sbin:/sbin`;
+  if (process.argv[2] === 'sds') return benchSds(process.argv.slice(3));
   const options = readCommandLine();
   if (options === undefined) {
     process.stdout.write(HELP);

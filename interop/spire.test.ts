@@ -99,7 +99,7 @@ plugins {
 }
 `,
     );
-    this.server = spawn(SERVER, ['run', '-config', join(this.dir, 'server.conf')], { stdio: 'inherit' });
+    this.server = spawn(SERVER, ['run', '-config', join(this.dir, 'server.conf')], { stdio: 'ignore' });
     const ask = (...args: string[]) => run(SERVER, [...args, '-socketPath', api]);
     await eventually('SPIRE server', async () => (await ask('healthcheck').catch(() => undefined)) !== undefined);
     const { stdout } = await ask('token', 'generate', '-spiffeID', 'spiffe://cluster.local/node');
@@ -108,7 +108,7 @@ plugins {
       const selector = ['-selector', `unix:uid:${process.getuid?.()}`];
       await ask('entry', 'create', '-parentID', 'spiffe://cluster.local/node', '-spiffeID', idOf(name), ...selector);
     }
-    this.agent = spawn(AGENT, ['run', '-config', join(this.dir, 'agent.conf'), '-joinToken', token], { stdio: 'inherit' });
+    this.agent = spawn(AGENT, ['run', '-config', join(this.dir, 'agent.conf'), '-joinToken', token], { stdio: 'ignore' });
     await eventually('SPIRE agent', () => existsSync(this.agentSocket));
   }
 

@@ -13,6 +13,9 @@ export type MonotonicClock = () => number;
 
 const monotonic: MonotonicClock = () => performance.now();
 
+/** The clock has fractions, and sums of those miss by less than this: nobody is refused for it. */
+const ROUNDING_MS = 0.001;
+
 export class TokenBucket {
   readonly #intervalMs: number;
   readonly #burstMs: number;
@@ -30,16 +33,24 @@ export class TokenBucket {
   /** 0 when allowed, and then it counts; otherwise the milliseconds until it would be, and nothing is counted. */
   take(): number {
     const now = this.#now();
-    const fullAt = Math.max(this.#fullAt, now) + this.#intervalMs;
-    const waitMs = fullAt - now - this.#burstMs;
-    if (waitMs > 0) return Math.ceil(waitMs);
-    this.#fullAt = fullAt;
-    return 0;
+    const waitMs = this.#waitMs(now);
+    if (waitMs === 0) this.#fullAt = Math.max(this.#fullAt, now) + this.#intervalMs;
+    return waitMs;
+  }
+
+  /** What `take` would answer now; nothing is counted. */
+  look(): number {
+    return this.#waitMs(this.#now());
   }
 
   /** Milliseconds until nothing is left to remember of what was taken. */
   msUntilFull(): number {
     return Math.max(0, Math.ceil(this.#fullAt - this.#now()));
+  }
+
+  #waitMs(now: number): number {
+    const waitMs = Math.max(this.#fullAt, now) + this.#intervalMs - now - this.#burstMs;
+    return waitMs > ROUNDING_MS ? Math.ceil(waitMs) : 0;
   }
 }
 
@@ -70,6 +81,11 @@ export class KeyedLimits {
     this.#buckets.delete(key);
     this.#buckets.set(key, bucket);
     return bucket.take();
+  }
+
+  /** What `take` would answer for a key that is known; nothing is counted, and 0 for any other. */
+  look(key: string): number {
+    return this.#buckets.get(key)?.look() ?? 0;
   }
 
   #makeRoom(): number {

@@ -3,9 +3,9 @@
 import { isAbsolute } from 'node:path';
 import { isMap, isScalar, LineCounter, parseDocument, visit } from 'yaml';
 import { z } from 'zod';
-import { describeIssue, offsetOf } from '../control/schema-problems.ts';
 import { HandfastError, messageOf } from '../errors.ts';
 import { parseSpiffeId, type SpiffeId } from '../spiffe/spiffe-id.ts';
+import { describeIssue, offsetOf } from '../yaml/schema-problems.ts';
 import { objection, type Selectors } from './selectors.ts';
 
 /** One entry of the file. */

@@ -1,7 +1,9 @@
 // SDS v3 on the agent's socket, state of the world and delta: a stream gets the certificate of the workload it has proven to be, nothing else.
 
 import { type Server, status } from '@grpc/grpc-js';
+import { shortened } from '../discovery/answer.ts';
 import { type DeltaStream, serveDeltaStream } from '../discovery/delta-server.ts';
+import { secretNames } from '../discovery/identity-source.ts';
 import { type StateOfTheWorldStream, serveStateOfTheWorldStream } from '../discovery/state-of-the-world-server.ts';
 import { typeUrls } from '../discovery/type-urls.ts';
 import type { Log } from '../observe/log.ts';
@@ -10,9 +12,14 @@ import { type SecretDiscoveryServiceServer, SecretDiscoveryServiceService } from
 import { statusError } from '../wire/grpc.ts';
 import type { SdsStreams } from './sds-streams.ts';
 import type { ServedWorkload, StreamSessions } from './stream-session.ts';
+import type { WorkloadSession } from './workload-sessions.ts';
 
 /** On one stream: an answer to each rotation and a change of names now and then are far below this. */
 const REQUESTS: Rate = { burst: 100, perSecond: 20 };
+
+const { jwks: _notServed, ...ownNames } = secretNames;
+const TRUST_DOMAIN_ID = /^spiffe:\/\/[a-z0-9._-]{1,255}$/;
+const MAX_TRUST_DOMAINS = 100;
 
 export function addSdsService(server: Server, deps: { opener: StreamSessions; streams: SdsStreams; log: Log }): void {
   const { opener, log } = deps;
@@ -28,14 +35,7 @@ export function addSdsService(server: Server, deps: { opener: StreamSessions; st
       opener.open(call, (workload) => {
         const { common, end } = prepare(workload, { ...deps, protocol: 'delta' });
         const admit = admission(workload, log);
-        serveDeltaStream(call, {
-          ...common,
-          admit: (request) => {
-            if (request.typeUrl !== '' && request.typeUrl !== typeUrls.secret)
-              throw statusError(status.INVALID_ARGUMENT, `${request.typeUrl} is not served here, only ${typeUrls.secret}`);
-            admit(request.resourceNamesSubscribe.filter((name) => name !== '*'));
-          },
-        });
+        serveDeltaStream(call, { ...common, typeUrl: typeUrls.secret, admit: (request) => admit(request.resourceNamesSubscribe) });
         return end;
       }),
   };
@@ -52,22 +52,33 @@ function prepare(
   const answers = {
     acked: ({ versions }: { versions: ReadonlyMap<string, string> }) => entry.acked(versions),
     nacked: ({ versions, reason }: { versions: ReadonlyMap<string, string>; reason: string }) => entry.nacked(versions, reason),
+    dropped: ({ names }: { names: readonly string[] }) => entry.dropped(names),
   };
   return { common: { view: session.secrets, peer: spiffeId, log: deps.log, answers }, end: () => entry.end() };
 }
 
-/** Ends a stream that asks too often, or for what its proof does not cover. */
+/** Ends a stream that asks too often, or for what its proof does not cover. What it may have, but is not there yet, comes when it is known. */
 function admission({ session, identity }: ServedWorkload, log: Log): (names: readonly string[]) => void {
   const requests = new TokenBucket(REQUESTS);
   const { uri } = identity.svid.id;
+  const own: ReadonlySet<string> = new Set(['*', uri, ...Object.values(ownNames)]);
+  /** Bundles of other trust domains are nobody's secret; they are counted because they need not exist. */
+  const trustDomains = new Set<string>();
   return (names) => {
     if (requests.take() > 0)
       throw statusError(status.RESOURCE_EXHAUSTED, `more than ${REQUESTS.perSecond} requests a second on one stream`);
-    const known = session.secrets.resources(typeUrls.secret);
-    const foreign = names.find((name) => known?.has(name) !== true);
-    if (foreign === undefined) return;
-    log.warn({ spiffeId: uri, asked: foreign }, 'a stream asked for a secret that its workload does not have');
-    const details = `${JSON.stringify(foreign)}: this stream proves ${uri}; there are ${[...(known?.keys() ?? [])].join(', ')}`;
-    throw statusError(status.PERMISSION_DENIED, details);
+    for (const name of names) {
+      if (own.has(name)) continue;
+      if (!TRUST_DOMAIN_ID.test(name)) throw foreign(name, { session, uri, log });
+      if (trustDomains.add(name).size > MAX_TRUST_DOMAINS)
+        throw statusError(status.RESOURCE_EXHAUSTED, `more than ${MAX_TRUST_DOMAINS} trust domains on one stream`);
+    }
   };
+}
+
+function foreign(name: string, { session, uri, log }: { session: WorkloadSession; uri: string; log: Log }): Error {
+  const asked = shortened(name);
+  log.warn({ spiffeId: uri, asked }, 'a stream asked for a secret that its workload does not have');
+  const known = [...(session.secrets.resources(typeUrls.secret)?.keys() ?? [])].join(', ');
+  return statusError(status.PERMISSION_DENIED, `${JSON.stringify(asked)}: this stream proves ${uri}; there are ${shortened(known)}`);
 }

@@ -18,6 +18,7 @@ export interface SdsStreamState {
 export interface SdsStreamEntry {
   acked(versions: ReadonlyMap<string, string>): void;
   nacked(versions: ReadonlyMap<string, string>, reason: string): void;
+  dropped(names: readonly string[]): void;
   end(): void;
 }
 
@@ -52,6 +53,14 @@ export class SdsStreams {
       },
       nacked: (versions, reason) => {
         entry.state = { ...entry.state, refusal: { at: this.#now(), names: [...versions.keys()], reason } };
+      },
+      dropped: (names) => {
+        // What nobody asks for any more holds nobody up.
+        for (const name of names) entry.acked.delete(name);
+        const { refusal, ...state } = entry.state;
+        const over = refusal === undefined || refusal.names.every((name) => names.includes(name));
+        entry.state = { ...state, acked: Object.fromEntries(entry.acked), ...(over ? {} : { refusal }) };
+        this.#changed();
       },
       end: () => {
         this.#entries.delete(entry);

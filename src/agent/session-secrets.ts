@@ -12,15 +12,16 @@ import type { TrustBundles } from '../spiffe/trust-bundle.ts';
 import type { X509Svid } from '../spiffe/x509-svid.ts';
 import type { Secret } from '../wire/gen/envoy/extensions/transport_sockets/tls/v3/secret.ts';
 
-type Encoded = readonly [name: string, resource: VersionedResource][];
+type Encoded = readonly (readonly [name: string, resource: VersionedResource])[];
+
+// Encoded once for all workloads of the node, and again only when they change.
+const encodedBundles = new WeakMap<TrustBundles, Encoded>();
+let encodedCrl: { readonly pem: string; readonly encoded: Encoded } | undefined;
 
 export class SessionSecrets implements ResourceView {
   readonly #identity: Snapshot<Identity>;
   readonly #trust: Snapshot<NodeTrust>;
-  // Each part is encoded when it changes: bundles and lists change seldom, and are not encoded again with each certificate.
-  readonly #certificates = remembering((svid: X509Svid) => [secretNames.svid, svid.id.uri].map((name) => certificateSecret(name, svid)));
-  readonly #bundles = remembering(bundleSecrets);
-  readonly #crl = remembering((pem: string) => [crlSecret(pem)]);
+  #certificates: { readonly svid: X509Svid; readonly encoded: Encoded } | undefined;
 
   constructor(sources: { identity: Snapshot<Identity>; trust: Snapshot<NodeTrust> }) {
     this.#identity = sources.identity;
@@ -30,8 +31,12 @@ export class SessionSecrets implements ResourceView {
   resources(typeUrl: string): ReadonlyMap<string, VersionedResource> | undefined {
     const { current } = this.#identity;
     if (typeUrl !== typeUrls.secret || current === undefined) return undefined;
-    const crl = this.#crl(this.#trust.current?.crlPem ?? '');
-    return new Map([...this.#certificates(current.svid), ...this.#bundles(current.bundles), ...crl]);
+    const { svid, bundles } = current;
+    if (this.#certificates?.svid !== svid) this.#certificates = { svid, encoded: encodeCertificates(svid) };
+    const crlPem = this.#trust.current?.crlPem;
+    // "Nothing is revoked" would clear what the workload has from before this agent was started.
+    const crl = crlPem === undefined ? [] : encodeCrl(crlPem);
+    return new Map([...this.#certificates.encoded, ...encodeBundles(bundles), ...crl]);
   }
 
   subscribe(onChange: (typeUrl: string) => void): () => void {
@@ -43,19 +48,30 @@ export class SessionSecrets implements ResourceView {
   }
 }
 
-function bundleSecrets({ own, all }: TrustBundles): Secret[] {
-  return [
-    bundleSecret(secretNames.bundle, own.pem),
-    validatorSecret(secretNames.allBundles, all),
-    ...all.map((bundle) => validatorSecret(`spiffe://${bundle.trustDomain}`, [bundle])),
-  ];
+/** By Istio's name and by its ID. */
+function encodeCertificates(svid: X509Svid): Encoded {
+  return encode([secretNames.svid, svid.id.uri].map((name) => certificateSecret(name, svid)));
 }
 
-/** Encodes again only for another source. */
-function remembering<Source>(make: (source: Source) => Secret[]): (source: Source) => Encoded {
-  let last: { source: Source; encoded: Encoded } | undefined;
-  return (source) => {
-    if (last?.source !== source) last = { source, encoded: make(source).map((secret) => [secret.name, encodeSecret(secret)]) };
-    return last.encoded;
-  };
+function encodeBundles(bundles: TrustBundles): Encoded {
+  let encoded = encodedBundles.get(bundles);
+  if (encoded === undefined) {
+    const { own, all } = bundles;
+    encoded = encode([
+      bundleSecret(secretNames.bundle, own.pem),
+      validatorSecret(secretNames.allBundles, all),
+      ...all.map((bundle) => validatorSecret(`spiffe://${bundle.trustDomain}`, [bundle])),
+    ]);
+    encodedBundles.set(bundles, encoded);
+  }
+  return encoded;
+}
+
+function encodeCrl(pem: string): Encoded {
+  if (encodedCrl?.pem !== pem) encodedCrl = { pem, encoded: encode([crlSecret(pem)]) };
+  return encodedCrl.encoded;
+}
+
+function encode(secrets: readonly Secret[]): Encoded {
+  return secrets.map((secret) => [secret.name, encodeSecret(secret)]);
 }

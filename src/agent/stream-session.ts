@@ -5,34 +5,42 @@ import { type ServerDuplexStream, status } from '@grpc/grpc-js';
 import { HandfastError, messageOf } from '../errors.ts';
 import type { PeerCredentials } from '../net/peer-credentials.ts';
 import type { Log } from '../observe/log.ts';
-import { KeyedLimits } from '../rate-limit.ts';
+import type { Snapshot } from '../snapshot.ts';
 import type { Identity } from '../spiffe/identity.ts';
 import { callerKey, callerOf } from '../wire/caller.ts';
 import { bearerToken, statusError } from '../wire/grpc.ts';
+import { StreamLimits } from './stream-limits.ts';
 import type { WorkloadSession, WorkloadSessions } from './workload-sessions.ts';
+
+interface RegisteredWorkload {
+  readonly spiffeId: { readonly uri: string };
+  readonly token: Snapshot<string>;
+}
 
 /** The second proof: which workload a local process may be. */
 export interface ProcessAttestor {
   mayPresent(peer: PeerCredentials, spiffeId: string): boolean;
-  workloadsOf(
-    peer: PeerCredentials,
-  ): readonly { readonly spiffeId: { readonly uri: string }; readonly token: { readonly current: string | undefined } }[];
+  workloadsOf(peer: PeerCredentials): readonly RegisteredWorkload[];
+  /** Calls back when the registrations have changed. Returns the way to stop. */
+  subscribe(subscriber: () => void): () => void;
 }
 
-type Call = ServerDuplexStream<unknown, unknown>;
+/** A token, and the registration it comes from where the caller sent none. */
+interface FoundToken {
+  readonly token: string;
+  readonly registration: RegisteredWorkload | undefined;
+}
 
-/** A pod that restarts all its programs opens a few streams; a node's bench opens thousands. */
-const STREAMS = { burst: 4_096, perSecond: 100 };
-/** Each refused token costs the CA a signature check: whoever presents many is made to wait. */
-const REFUSALS = { burst: 20, perSecond: 1 };
+const COME_AGAIN = 'the registration of this process has changed: come again';
+
+type Call = ServerDuplexStream<unknown, unknown>;
 
 /** Opens the streams of one agent. */
 export class StreamSessions {
   readonly #sessions: WorkloadSessions;
   readonly #attestor: ProcessAttestor;
   readonly #log: Log;
-  readonly #streams = new KeyedLimits(STREAMS);
-  readonly #refusals = new KeyedLimits(REFUSALS);
+  readonly #limits = new StreamLimits();
 
   constructor(deps: { sessions: WorkloadSessions; attestor: ProcessAttestor; log: Log }) {
     this.#sessions = deps.sessions;
@@ -49,23 +57,29 @@ export class StreamSessions {
       call.emit('error', statusError(status.UNAUTHENTICATED, 'workloads are served on a unix socket alone'));
       return;
     }
+    const { peer } = caller;
     const key = callerKey(caller);
+    const atEnd: (() => void)[] = [];
+    let found: FoundToken;
     let session: WorkloadSession;
     try {
-      const waitMs = this.#streams.take(key);
-      if (waitMs > 0) throw new HandfastError('RATE_LIMITED', `too many streams; the next one in ${Math.ceil(waitMs / 1000)} s`);
-      session = this.#sessions.acquire(this.#token(call, caller.peer));
+      atEnd.push(this.#limits.open(key));
+      found = this.#token(call, peer);
+      session = this.#sessions.acquire(found.token);
+      atEnd.push(() => session.release());
     } catch (error) {
+      for (const undo of atEnd) undo();
       call.emit('error', refusalStatus(error));
       return;
     }
     let ended = false;
-    let stopServing: (() => void) | undefined;
     const end = () => {
       if (ended) return;
       ended = true;
-      stopServing?.();
-      session.release();
+      for (const undo of atEnd.reverse()) undo();
+    };
+    const refuse = (error: unknown) => {
+      if (!ended) call.emit('error', error);
     };
     call.on('end', end);
     call.on('cancelled', end);
@@ -74,29 +88,55 @@ export class StreamSessions {
       (identity) => {
         if (ended) return;
         const { uri } = identity.svid.id;
-        if (!this.#attestor.mayPresent(caller.peer, uri)) {
-          const process = { pid: caller.peer.pid, uid: caller.peer.uid, networkNamespace: caller.peer.networkNamespace };
+        const attest = () => {
+          if (this.#attestor.mayPresent(peer, uri)) return true;
+          this.#countRefusal(key);
+          const process = { pid: peer.pid, uid: peer.uid, networkNamespace: peer.networkNamespace };
           this.#log.warn({ spiffeId: uri, ...process }, 'a process presented the token of a workload that it is not registered for');
-          call.emit(
-            'error',
-            statusError(status.PERMISSION_DENIED, 'this process is not registered for the workload whose token it presents'),
-          );
+          refuse(statusError(status.PERMISSION_DENIED, 'this process is not registered for the workload whose token it presents'));
+          return false;
+        };
+        if (!attest()) return;
+        const { registration } = found;
+        if (registration !== undefined && registration.token.current !== found.token) {
+          refuse(statusError(status.UNAVAILABLE, COME_AGAIN));
           return;
         }
-        stopServing = serve({ session, identity, peer: key });
+        atEnd.push(this.#follow({ peer, found, attest, refuse }), serve({ session, identity, peer: key }));
         call.resume();
       },
       (error) => {
-        if (isRefusal(error) && this.#refusals.take(key) > 0) this.#log.warn({ peer: key }, 'many refused tokens from one peer');
+        if (isRefusal(error)) this.#countRefusal(key);
         // Also a stream that never asks for anything ends when its token is refused.
-        if (!ended) call.emit('error', refusalStatus(error));
+        refuse(refusalStatus(error));
       },
     );
   }
 
-  #token(call: Call, peer: PeerCredentials): string {
+  #countRefusal(key: string): void {
+    if (this.#limits.refused(key)) this.#log.warn({ peer: key }, 'many refused tokens from one peer: it has to wait');
+  }
+
+  /** A stream lasts no longer than its proofs: they are looked at again when the registrations change, or the token that was read for it. */
+  #follow(of: { peer: PeerCredentials; found: FoundToken; attest: () => boolean; refuse: (error: unknown) => void }): () => void {
+    const { registration } = of.found;
+    const again = () => of.refuse(statusError(status.UNAVAILABLE, COME_AGAIN));
+    const stopAttesting = this.#attestor.subscribe(() => {
+      if (!of.attest() || registration === undefined) return;
+      const found = this.#attestor.workloadsOf(of.peer);
+      if (found.length !== 1 || found[0] !== registration) again();
+    });
+    // With the old token its certificate would be renewed only until that expires.
+    const stopReading = registration?.token.subscribe(again);
+    return () => {
+      stopAttesting();
+      stopReading?.();
+    };
+  }
+
+  #token(call: Call, peer: PeerCredentials): FoundToken {
     const token = bearerToken(call.metadata);
-    if (token !== undefined) return token;
+    if (token !== undefined) return { token, registration: undefined };
     const found = this.#attestor.workloadsOf(peer);
     const [registration] = found;
     if (registration === undefined)
@@ -105,7 +145,7 @@ export class StreamSessions {
       throw new HandfastError('TOKEN_REFUSED', `this process is registered for ${found.length} workloads: send the token of one`);
     if (registration.token.current === undefined)
       throw new HandfastError('UNAVAILABLE', `the token file registered for ${registration.spiffeId.uri} holds no token`);
-    return registration.token.current;
+    return { token: registration.token.current, registration };
   }
 }
 
@@ -118,7 +158,7 @@ export interface ServedWorkload {
 }
 
 function isRefusal(error: unknown): boolean {
-  return error instanceof HandfastError && error.code === 'TOKEN_REFUSED';
+  return error instanceof HandfastError && (error.code === 'TOKEN_REFUSED' || error.code === 'IDENTITY_BLOCKED');
 }
 
 /** The status for a stream whose token or certificate was refused. */

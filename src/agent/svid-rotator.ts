@@ -11,7 +11,8 @@ import { createCsr } from '../spiffe/csr.ts';
 import type { Identity } from '../spiffe/identity.ts';
 import { generateP256, pkcs8Pem } from '../spiffe/p256.ts';
 import { firstRootChanged } from '../spiffe/trust-bundle.ts';
-import { chainsTo, parseX509Svid } from '../spiffe/x509-svid.ts';
+import { checkValidity } from '../spiffe/verify-peer.ts';
+import { chainsTo, parseX509Svid, type X509Svid } from '../spiffe/x509-svid.ts';
 
 export interface RotationPlan {
   /** Renew this often, in milliseconds, whatever the lifetime. Undefined: at half life. */
@@ -64,12 +65,23 @@ export class SvidRotator {
     const keys = await generateP256();
     const { chain } = await signer.sign({ csr: createCsr(keys), token });
     const svid = parseX509Svid({ chain, key: pkcs8Pem(keys.privateKey) });
+    this.#check(svid);
     const bundles = (await trust.first(this.#abort.signal))?.bundles;
     if (bundles === undefined || !chainsTo(svid.certificates, bundles.own))
       throw new HandfastError('UNAVAILABLE', `the certificate ${svid.serial} does not chain to the trust bundle of this node yet`);
     const identity = Object.freeze({ svid, bundles });
     this.identity.replace(identity);
     return identity;
+  }
+
+  /** Throws CERTIFICATE_EXPIRED for one that is dead on arrival (clocks that differ): it would be renewed at once, for ever. Nor may a stream come to speak for another. */
+  #check(svid: X509Svid): void {
+    const [leaf] = svid.certificates;
+    const now = this.#deps.plan.now();
+    if (leaf !== undefined) checkValidity(leaf, { whose: svid.id.uri, now: Math.max(now, svid.notBefore) });
+    const served = this.identity.current?.svid.id.uri ?? svid.id.uri;
+    if (svid.id.uri !== served)
+      throw new HandfastError('IDENTITY_MISMATCH', `the CA made a certificate of ${svid.id.uri} for the token of ${served}`);
   }
 
   /** The new bundle is in force at once; a new first root is the CA's word that everything should be signed below it. A revoked certificate is replaced. */

@@ -24,6 +24,8 @@ export interface CaOptions {
   readonly operatorSocket: string;
   /** For nodes elsewhere: `host:port`. */
   readonly listen?: { readonly host: string; readonly port: number };
+  /** DNS names for the certificate of the TLS listener, for callers that know the CA by name. */
+  readonly dnsNames?: readonly string[];
   readonly trustDomain: string;
   readonly svidTtlMs: number;
   readonly nodeTtlMs: number;
@@ -107,13 +109,14 @@ async function listenForNodes(of: {
   revocations: () => ReturnType<typeof parseRevocationList>;
   log: Log;
   now: () => number;
+  dnsNames?: readonly string[];
   onRefused: (refusal: object) => void;
   running: (() => unknown)[];
 }) {
   const { authority, log, now, revocations } = of;
   const stopping = new AbortController();
   of.running.push(() => stopping.abort());
-  const identity = await ownIdentity({ authority, log, now, signal: stopping.signal });
+  const identity = await ownIdentity({ authority, dnsNames: of.dnsNames ?? [], log, now, signal: stopping.signal });
   const terminator = new Terminator({
     handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
     chooseAlpn: chooseHttp2,

@@ -1,6 +1,7 @@
 // X.509 certificates (RFC 5280) as DER by node-forge's asn1, signed through a Signer: P-256 and SHA-256 throughout.
 
 import { createHash, type KeyObject, randomBytes } from 'node:crypto';
+import { derChildren, readDer } from '../spiffe/der.ts';
 import {
   type Asn1,
   bitString,
@@ -70,9 +71,10 @@ export async function createCaCertificate(of: {
   });
 }
 
-/** An X.509-SVID in PEM: one URI SAN, digitalSignature, server and client authentication, an empty subject. */
+/** An X.509-SVID in PEM: one URI SAN (and DNS names for a server that others know by those), digitalSignature, server and client authentication, an empty subject. */
 export async function createSvidCertificate(of: {
   id: SpiffeId;
+  dnsNames?: readonly string[];
   publicKey: KeyObject;
   issuer: Issuer;
   validity: Validity;
@@ -88,7 +90,7 @@ export async function createSvidCertificate(of: {
       extension(BASIC_CONSTRAINTS, { critical: true, value: sequence() }),
       extension(KEY_USAGE, { critical: true, value: bitString(Buffer.of(0x80), 7) }),
       extension(EXTENDED_KEY_USAGE, { critical: false, value: sequence(oid(SERVER_AUTH), oid(CLIENT_AUTH)) }),
-      spiffeSan(of.id),
+      spiffeSan(of.id, of.dnsNames),
     ],
   });
 }
@@ -136,8 +138,11 @@ export async function signed(tbs: Asn1, { signer }: Issuer): Promise<Asn1> {
 
 /** SHA-1 over the key's bits: a name, not a promise (RFC 5280, 4.2.1.2, method 1). */
 export function subjectKeyId(publicKey: KeyObject): Buffer {
-  // An uncompressed P-256 point is the last 65 bytes of its SubjectPublicKeyInfo.
-  return createHash('sha1').update(spkiOf(publicKey).subarray(-65)).digest();
+  // SubjectPublicKeyInfo is the algorithm and a BIT STRING, whose first byte counts unused bits.
+  const [, bits] = derChildren(readDer(spkiOf(publicKey)));
+  return createHash('sha1')
+    .update(bits?.content.subarray(1) ?? '')
+    .digest();
 }
 
 /** A Name of one common name. */

@@ -42,6 +42,7 @@ export function caOperatorRoutes(deps: CaOperatorDeps): OperatorRoute[] {
   });
   return [
     { method: 'GET', path: '/status', handle: status },
+    { method: 'GET', path: '/bundle', handle: () => ({ pem: authority.bundlePem }) },
     {
       method: 'POST',
       path: '/revocations',

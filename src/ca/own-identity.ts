@@ -15,22 +15,32 @@ const CHECK_EVERY_MS = 10_000;
 /** Keeps the identity fresh until the signal aborts. */
 export async function ownIdentity(options: {
   authority: Authority;
+  dnsNames: readonly string[];
   log: Log;
   now: () => number;
   signal: AbortSignal;
 }): Promise<Snapshot<Identity>> {
   const { authority, log, now, signal } = options;
-  const identity = new Snapshot<Identity>(await issue(authority));
+  const identity = new Snapshot<Identity>(await issue(options));
   let busy = false;
+  let again = false;
   const renew = async () => {
-    if (busy) return;
+    if (busy) {
+      again = true;
+      return;
+    }
     busy = true;
     try {
-      identity.replace(await issue(authority));
+      identity.replace(await issue(options));
     } catch (error) {
       log.error({ reason: messageOf(error) }, "the CA's own certificate was not renewed");
     } finally {
       busy = false;
+      // What changed meanwhile must not be missed.
+      if (again) {
+        again = false;
+        void renew();
+      }
     }
   };
   const unsubscribe = authority.trust.subscribe(({ bundlePem }, previous) => {
@@ -52,10 +62,10 @@ export async function ownIdentity(options: {
   return identity;
 }
 
-async function issue(authority: Authority): Promise<Identity> {
+async function issue({ authority, dnsNames }: { authority: Authority; dnsNames: readonly string[] }): Promise<Identity> {
   const id = caId(authority.trustDomain);
   const keys = await generateP256();
-  const { chain } = await authority.issue({ id, publicKey: keys.publicKey, node: 'ca', purpose: OWN_PURPOSE });
+  const { chain } = await authority.issue({ id, publicKey: keys.publicKey, node: 'ca', purpose: OWN_PURPOSE, dnsNames });
   const [leaf, intermediates, bundle] = chain;
   const svid = parseX509Svid({ chain: leaf + intermediates, key: pkcs8Pem(keys.privateKey) });
   return Object.freeze({ svid, bundles: trustBundles(parseTrustBundle(bundle, id.trustDomain)) });

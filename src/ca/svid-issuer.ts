@@ -30,6 +30,8 @@ export interface IssueRequest {
   readonly maxTtlMs?: number;
   readonly node?: string;
   readonly purpose?: string;
+  /** For the CA's own certificate alone. */
+  readonly dnsNames?: readonly string[];
 }
 
 interface IssuerOptions {
@@ -74,7 +76,14 @@ export class SvidIssuer {
       const { root, intermediate } = rotation.issuing;
       const { notBefore, notAfter } = this.#validity(request, intermediate.certificate.validToDate);
       const serial = newSerial();
-      const leaf = await createSvidCertificate({ id, publicKey, issuer: intermediate, validity: { notBefore, notAfter }, serial });
+      const leaf = await createSvidCertificate({
+        id,
+        dnsNames: request.dnsNames ?? [],
+        publicKey,
+        issuer: intermediate,
+        validity: { notBefore, notAfter },
+        serial,
+      });
       // From these checks to the entry in the ledger nothing may happen: what is revoked later finds it there.
       refuseRevoked();
       if (!rotation.roots.includes(root)) continue;

@@ -6,7 +6,7 @@ import { openLog } from '../observe/log.ts';
 import { parseTrustDomain } from '../spiffe/spiffe-id.ts';
 import { aborted } from './aborted.ts';
 import { workloadProvers } from './provers.ts';
-import { caFlags, listenFlags, logFlags, parseListen, proverFlags } from './shared-flags.ts';
+import { caFlags, listenFlags, logFlags, parseDnsNames, parseListen, proverFlags } from './shared-flags.ts';
 
 const flags = {
   ...caFlags,
@@ -19,6 +19,12 @@ const flags = {
     help: 'unix socket for revocation, root rotation and join tokens; root alone',
   },
   ...listenFlags,
+  'dns-name': {
+    kind: 'text',
+    value: 'NAMES',
+    optional: true,
+    help: '--listen only: DNS names for our certificate, comma-separated, for callers that know the CA by name (Istio: istiod.istio-system.svc)',
+  },
   'node-ttl': {
     kind: 'duration',
     default: '72h',
@@ -45,6 +51,7 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
       socket: config.socket,
       operatorSocket: config['operator-socket'],
       ...(config.listen === undefined ? {} : { listen: parseListen(config.listen) }),
+      ...(config['dns-name'] === undefined ? {} : { dnsNames: parseDnsNames(config['dns-name']) }),
       trustDomain: parseTrustDomain(config['trust-domain']),
       svidTtlMs: config['svid-ttl'],
       nodeTtlMs: config['node-ttl'],

@@ -15,6 +15,7 @@ const flags = {
     optional: true,
     help: "every certificate of a key: its SPKI's SHA-256, or a PEM file with the key or a certificate",
   },
+  'jwt-key': { kind: 'text', value: 'KID', optional: true, help: 'a key of JWT-SVIDs: its tokens verify nowhere any more' },
   reason: { kind: 'text', value: 'REASON', default: 'unspecified', help: 'RFC 5280: keyCompromise, cessationOfOperation, superseded, ...' },
   text: { kind: 'text', value: 'TEXT', optional: true, help: 'for whoever reads the list' },
   'expires-in': {
@@ -45,12 +46,18 @@ export async function run(argv: readonly string[]): Promise<number> {
     command: 'handfast revoke',
     summary: 'Ends certificates before their time: every sidecar refuses them and cuts their connections. Run beside the CA, as root.',
   });
+  if (config['jwt-key'] !== undefined) {
+    const request = { method: 'POST', path: '/jwt-keys/withdraw', body: { kid: config['jwt-key'] } } as const;
+    const answer = await ask({ runDir: config['run-dir'], role: 'ca' }, request, z.object({}));
+    print(config.output, answer, () => 'withdrawn\n');
+    return 0;
+  }
   const target = {
     ...(config['spiffe-id'] === undefined ? {} : { spiffeId: config['spiffe-id'] }),
     ...(config.serial === undefined ? {} : { serial: config.serial }),
     ...(config.key === undefined ? {} : { key: await readKey(config.key) }),
   };
-  if (Object.keys(target).length !== 1) throw new HandfastError('CONFIG_INVALID', 'give one of --spiffe-id, --serial and --key');
+  if (Object.keys(target).length !== 1) throw new HandfastError('CONFIG_INVALID', 'give one of --spiffe-id, --serial, --key and --jwt-key');
   const runDir = config['run-dir'];
   if (config.lift) {
     const answer = await ask(

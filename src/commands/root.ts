@@ -7,6 +7,7 @@ import { ask, operatorFlags, print } from './operator-flags.ts';
 
 const verbs = {
   status: 'where the rotation stands, and which nodes are behind',
+  bundle: 'print the roots (PEM): what a node that joins is given by --trust-bundle',
   prepare: 'make the next root and publish it beside the present one',
   activate: 'sign everything below the next root, once every live node has confirmed it',
   retire: 'withdraw the old root, once nothing lives below it',
@@ -24,6 +25,8 @@ const schema = z.object({
   nodes: z.object({ connected: z.array(z.string()), live: z.array(z.string()) }),
 });
 
+const bundleSchema = z.object({ pem: z.string() });
+
 export async function run(argv: readonly string[]): Promise<number> {
   const [verb = '--help', ...rest] = argv;
   if (verb === '--help' || verb === '-h') {
@@ -32,6 +35,11 @@ export async function run(argv: readonly string[]): Promise<number> {
   }
   if (!(verb in verbs)) throw new HandfastError('CONFIG_INVALID', `handfast root ${verb}: the verbs are ${Object.keys(verbs).join(', ')}`);
   const config = parseFlags(rest, flags, { command: `handfast root ${verb}`, summary: 'Run beside the CA, as root.' });
+  if (verb === 'bundle') {
+    const bundle = await ask({ runDir: config['run-dir'], role: 'ca' }, { method: 'GET', path: '/bundle' }, bundleSchema);
+    print(config.output, bundle, () => bundle.pem);
+    return 0;
+  }
   const force = config.force && (verb === 'activate' || verb === 'retire');
   const request =
     verb === 'status'

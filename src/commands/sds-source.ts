@@ -36,21 +36,24 @@ function overTls(address: string, { config, now }: { config: ProxyConfig; now: (
     const needed = '--sds-server-id, --sds-tls-bundle, --sds-tls-cert and --sds-tls-key';
     throw new HandfastError('CONFIG_INVALID', `--sds ${address}: an SDS server that is not on a unix socket needs ${needed}`);
   }
-  const expected = parseSpiffeId(serverId);
+  const expected = of('--sds-server-id', () => parseSpiffeId(serverId));
   const { bundle, cert, key } = files;
   // Read for each connection: whoever writes the files renews them.
-  const bundles = () => trustBundles(parseTrustBundle(read('--sds-tls-bundle', bundle), expected.trustDomain));
+  const bundles = () => of('--sds-tls-bundle', () => trustBundles(parseTrustBundle(readFileSync(bundle, 'utf8'), expected.trustDomain)));
   const identity = (): Identity => ({
-    svid: parseX509Svid({ chain: read('--sds-tls-cert', cert), key: read('--sds-tls-key', key) }),
+    svid: of('--sds-tls-cert and --sds-tls-key', () =>
+      parseX509Svid({ chain: readFileSync(cert, 'utf8'), key: readFileSync(key, 'utf8') }),
+    ),
     bundles: bundles(),
   });
   identity();
   return tlsTarget({ address, identity, bundles, revocations: () => noRevocations, expected: { spiffeIds: [expected.uri] }, now });
 }
 
-function read(flag: string, path: string): string {
+/** Whatever is wrong with it, the operator is told which flag to look at. */
+function of<T>(flag: string, read: () => T): T {
   try {
-    return readFileSync(path, 'utf8');
+    return read();
   } catch (cause) {
     throw new HandfastError('CONFIG_INVALID', `${flag}: ${messageOf(cause)}`, { cause });
   }

@@ -117,6 +117,17 @@ export function parseListen(text: string): { host: string; port: number } {
   return { host: host.replace(/^\[|\]$/g, ''), port: Number(port) };
 }
 
+/** Throws CONFIG_INVALID. */
+export function parseDnsNames(text: string): string[] {
+  return text.split(',').map((name) => {
+    if (/^(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/.test(name)) return name;
+    throw new HandfastError(
+      'CONFIG_INVALID',
+      `--dns-name ${JSON.stringify(name)} is not accepted: DNS names in lower case, comma-separated`,
+    );
+  });
+}
+
 /** What a node is started with. */
 export function nodeOptions(config: FlagValues<typeof nodeFlags & typeof trustDomainFlags>) {
   return {

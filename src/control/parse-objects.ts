@@ -7,8 +7,8 @@ import { defaultMeshConfig, meshConfigSchema } from '../policy/kinds/mesh-config
 import { peerAuthenticationOf, peerAuthenticationSchema } from '../policy/kinds/peer-authentication.ts';
 import { podSchema } from '../policy/kinds/pod.ts';
 import { serviceSchema } from '../policy/kinds/service.ts';
+import { describeIssue, offsetOf } from '../yaml/schema-problems.ts';
 import type { MeshObjects } from './mesh-objects.ts';
-import { describeIssue, offsetOf } from './schema-problems.ts';
 
 /** A file's name as the operator knows it, and its text. */
 export interface ObjectFile {

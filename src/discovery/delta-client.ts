@@ -75,6 +75,10 @@ function changeOf(response: DeltaDiscoveryResponse): ResourceChange {
   const upserts = new Map<string, Uint8Array>();
   for (const { name, resource } of response.resources) {
     if (resource === undefined || resource.typeUrl !== response.typeUrl) throw new Error(`resource ${name} is not a ${response.typeUrl}`);
+    const earlier = upserts.get(name);
+    // Which of the two should hold would be a guess.
+    if (earlier !== undefined && Buffer.compare(earlier, resource.value) !== 0)
+      throw new Error(`resource ${name} stands twice in one response, with different contents`);
     upserts.set(name, resource.value);
   }
   return { upserts, removed: response.removedResources };

@@ -36,7 +36,7 @@ export function watchExpiry(options: {
   const look = () => {
     const { used, diesInS } = age();
     if (watched !== undefined && used >= sayAt) {
-      sayAt = used + STEP;
+      sayAt = used < URGENT ? Math.min(used + STEP, URGENT) : used + STEP;
       const fields = { spiffeId: watched.svid.id.uri, serial: watched.svid.serial, usedOfLife: Math.round(used * 100) / 100, diesInS };
       if (used >= URGENT) log.error(fields, 'certificate not renewed: rotation has stopped');
       else log.warn(fields, 'certificate not renewed: rotation has stopped');
@@ -47,7 +47,7 @@ export function watchExpiry(options: {
     timer.unref();
   };
   const unsubscribe = identity.subscribe(({ svid }) => {
-    if (svid.serial === watched?.svid.serial) return;
+    if (svid.chainPem === watched?.svid.chainPem) return;
     watched = { svid, since: now() };
     sayAt = LATE;
     look();
@@ -65,6 +65,7 @@ export function watchExpiry(options: {
     warning: () => {
       const { used, diesInS } = age();
       if (used < LATE) return undefined;
+      if (diesInS <= 0) return `the certificate has not been renewed: it died ${-diesInS} s ago`;
       return `the certificate has not been renewed: ${Math.round(used * 100)} % of its time is over, it dies in ${diesInS} s`;
     },
   };

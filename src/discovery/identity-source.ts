@@ -66,14 +66,17 @@ export class IdentitySource {
     if (svid === undefined || texts === undefined) return undefined;
     const { current } = this.#options.identity;
     const bundles = bundlesFor(svid, texts);
-    if (svid.serial === current?.svid.serial && bundles !== undefined && same(bundles, current.bundles)) return undefined;
+    // By the certificates themselves: not every issuer counts its serials.
+    if (svid.chainPem === current?.svid.chainPem && bundles !== undefined && same(bundles, current.bundles)) return undefined;
     if (bundles === undefined || !chainsTo(svid.certificates, bundles.own)) {
       // SVID and bundle may arrive in either order while a root is being replaced.
       this.#options.log.warn(
         { spiffeId: svid.id.uri, serial: svid.serial },
-        'the SVID does not chain to a root of the trust bundle yet; the last good pair stays in force',
+        'the SVID does not chain to a root of the trust bundle yet; the last good one stays in force',
       );
-      return undefined;
+      // Whom the bundle drops is not trusted any longer for that.
+      if (current === undefined || svid.chainPem === current.svid.chainPem) return undefined;
+      return this.#pair(current.svid, texts);
     }
     const identity = Object.freeze({ svid, bundles });
     try {

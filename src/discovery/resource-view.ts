@@ -24,6 +24,8 @@ export function versionOf(value: Uint8Array): string {
 export interface StreamAnswers {
   acked?(acked: { readonly typeUrl: string; readonly versions: ReadonlyMap<string, string> }): void;
   nacked?(refused: { readonly typeUrl: string; readonly versions: ReadonlyMap<string, string>; readonly reason: string }): void;
+  /** No longer asked for. */
+  dropped?(dropped: { readonly typeUrl: string; readonly names: readonly string[] }): void;
 }
 
 /** The names of a subscription: those asked for, or everything there is. */

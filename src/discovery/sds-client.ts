@@ -51,7 +51,10 @@ async function runStateOfTheWorld(options: SdsClientOptions): Promise<void> {
     onOpen: (send) => send(request({ node })),
     onMessage: (response, send) =>
       answer(
-        () => options.accept(response.resources.map(decode)),
+        () => {
+          if (response.typeUrl !== '' && response.typeUrl !== typeUrls.secret) throw new Error(`${response.typeUrl} in an SDS response`);
+          return options.accept(response.resources.map(decode));
+        },
         (errorDetail) => {
           if (errorDetail === undefined) acceptedVersion = response.versionInfo;
           else {
@@ -75,7 +78,8 @@ function runDelta(options: SdsClientOptions): Promise<void> {
     apply: (typeUrl, { upserts, removed }) => {
       // Taking a certificate away is what revocation is for: until then the last good one serves, and dies when it expires.
       if (removed.length > 0) options.log.warn({ removed }, 'the SDS server withdrew secrets, the last good ones stay in force');
-      if (upserts.size > 0) return options.accept([...upserts.values()].map((value) => decode({ typeUrl, value })));
+      const secrets = [...upserts].map(([name, value]) => named(name, decode({ typeUrl, value })));
+      if (secrets.length > 0) return options.accept(secrets);
     },
   });
 }
@@ -85,6 +89,12 @@ function openSds<Call extends { once(event: 'status', listener: () => void): unk
   open: (client: SecretDiscoveryServiceClient) => Call,
 ): Call {
   return openStream(SecretDiscoveryServiceClient, { target: options.target, options: channelOptions }, open);
+}
+
+/** What is held is told by the resource's name, what is in force by the secret's: they must be one. */
+function named(name: string, secret: Secret): Secret {
+  if (secret.name !== name) throw new Error(`the resource ${JSON.stringify(name)} holds the secret ${JSON.stringify(secret.name)}`);
+  return secret;
 }
 
 function decode(any: { typeUrl: string; value: Uint8Array }): Secret {

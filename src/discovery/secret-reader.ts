@@ -1,9 +1,9 @@
 // SDS secrets read into what they hold. Everything must come inline and whole; each refusal names the secret and the field.
 
 import { isDeepStrictEqual } from 'node:util';
-import { HandfastError } from '../errors.ts';
+import { HandfastError, messageOf } from '../errors.ts';
 import { parseTrustDomain } from '../spiffe/spiffe-id.ts';
-import { parseTrustBundle } from '../spiffe/trust-bundle.ts';
+import { MAX_TRUST_DOMAINS, parseTrustBundle } from '../spiffe/trust-bundle.ts';
 import { parseX509Svid, type X509Svid } from '../spiffe/x509-svid.ts';
 import type { DataSource } from '../wire/gen/envoy/config/core/v3/base.ts';
 import {
@@ -41,9 +41,15 @@ export function readBundles(secret: Secret): BundleTexts {
       'SECRET_INVALID',
       `secret ${secret.name}: custom_validator_config is ${typeUrl}, not SPIFFECertValidatorConfig`,
     );
+  const { trustDomains } = SPIFFECertValidatorConfig.decode(value);
+  // Before any of them is read: each may bring a hundred certificates.
+  if (trustDomains.length > MAX_TRUST_DOMAINS) {
+    const count = `${trustDomains.length} trust domains, at most ${MAX_TRUST_DOMAINS} are accepted`;
+    throw new HandfastError('SECRET_INVALID', `secret ${secret.name} has ${count}`);
+  }
   const texts = new Map<string, string>();
-  for (const { name, trustBundle } of SPIFFECertValidatorConfig.decode(value).trustDomains) {
-    const trustDomain = parseTrustDomain(name);
+  for (const { name, trustBundle } of trustDomains) {
+    const trustDomain = trustDomainOf(name, secret);
     if (texts.has(trustDomain)) throw new HandfastError('SECRET_INVALID', `secret ${secret.name} has trust domain ${trustDomain} twice`);
     texts.set(trustDomain, validBundle(inline(trustBundle, `trust_bundle of ${trustDomain}`), trustDomain));
   }
@@ -77,6 +83,14 @@ export function readEach(secrets: readonly Secret[], readers: Readonly<Record<st
     if (earlier !== undefined && !isDeepStrictEqual(earlier, secret))
       throw new HandfastError('SECRET_INVALID', `secret ${secret.name} stands twice in one response, with different contents`);
     seen.set(secret.name, secret);
+  }
+}
+
+function trustDomainOf(name: string, secret: Secret): string {
+  try {
+    return parseTrustDomain(name);
+  } catch (cause) {
+    throw new HandfastError('SECRET_INVALID', `secret ${secret.name}: ${messageOf(cause)}`, { cause });
   }
 }
 

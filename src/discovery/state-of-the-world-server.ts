@@ -1,8 +1,10 @@
 // The serving side of state-of-the-world xDS (one type a stream, as SDS has it) over a ResourceView. Only what changed is sent: absence is not deletion.
 
 import { randomUUID } from 'node:crypto';
-import type { ServerDuplexStream } from '@grpc/grpc-js';
+import { type ServerDuplexStream, status } from '@grpc/grpc-js';
 import type { DiscoveryRequest, DiscoveryResponse } from '../wire/gen/envoy/service/discovery/v3/discovery.ts';
+import { statusError } from '../wire/grpc.ts';
+import { refusalText, shortened } from './answer.ts';
 import { type ResourceView, type StreamAnswers, type SubscribedNames, subscribed } from './resource-view.ts';
 import type { DiscoveryLog } from './stream.ts';
 
@@ -21,62 +23,105 @@ export interface StateOfTheWorldServerOptions {
 
 const MAX_UNANSWERED = 16;
 
+type Versions = ReadonlyMap<string, string>;
+
 /** Serves one stream until it ends. No names ask for everything. */
 export function serveStateOfTheWorldStream(call: StateOfTheWorldStream, options: StateOfTheWorldServerOptions): void {
   const { typeUrl, view, peer, log, answers, admit } = options;
   let names: SubscribedNames | undefined;
-  /** What was sent last under each name: sent, not taken; a refused one is not sent again until it changes. */
+  let latestNonce = '';
+  let ended = false;
+  /** What was sent last under each name: sent, not taken. */
   const sent = new Map<string, string>();
-  /** The responses that are not answered yet; the answer to the latest one speaks for all. */
-  let unanswered: { readonly nonce: string; readonly versions: ReadonlyMap<string, string>; readonly responses: number } | undefined;
+  /** Of those, what was refused. It is not sent again for the asking: only with the next change, since it may have been refused for another's sake. */
+  const refused = new Map<string, string>();
+  /** The responses that are not answered yet, by nonce; the answer to a later one speaks for those before it. */
+  const unanswered = new Map<string, Versions>();
 
-  const push = (changedType: string) => {
-    const resources = changedType === typeUrl ? view.resources(typeUrl) : undefined;
+  const push = (why: 'request' | 'change' | 'superseded') => {
+    const resources = view.resources(typeUrl);
     // Answers may take their time; for a client that gives none at all later changes gather, and go out as one.
-    if (names === undefined || resources === undefined || (unanswered?.responses ?? 0) >= MAX_UNANSWERED) return;
-    const changed = subscribed(names, resources).filter(([name, { version }]) => sent.get(name) !== version);
-    if (changed.length === 0) return;
+    if (ended || names === undefined || resources === undefined || unanswered.size >= MAX_UNANSWERED) return;
+    const wanted = subscribed(names, resources);
+    const fresh = wanted.filter(([name, { version }]) => sent.get(name) !== version);
+    const again = why === 'request' ? [] : wanted.filter(([name, { version }]) => refused.get(name) === version);
+    const changed = [...fresh, ...again];
+    if (fresh.length === 0 && (why !== 'superseded' || changed.length === 0)) return;
     const versions = new Map(changed.map(([name, { version }]) => [name, version]));
-    for (const [name, version] of versions) sent.set(name, version);
-    unanswered = {
-      nonce: randomUUID(),
-      versions: new Map([...(unanswered?.versions ?? []), ...versions]),
-      responses: (unanswered?.responses ?? 0) + 1,
-    };
+    for (const [name, version] of versions) {
+      sent.set(name, version);
+      refused.delete(name);
+    }
+    latestNonce = randomUUID();
+    unanswered.set(latestNonce, versions);
     call.write({
       versionInfo: [...versions.values()].join(' '),
       typeUrl,
-      nonce: unanswered.nonce,
+      nonce: latestNonce,
       resources: changed.map(([, { value }]) => ({ typeUrl, value: Buffer.from(value) })),
     });
   };
 
-  const unsubscribe = view.subscribe(push);
+  const changeNames = (asked: readonly string[]) => {
+    const next = asked.length === 0 || asked.includes('*') ? 'everything' : new Set(asked);
+    names = next;
+    if (next === 'everything') return;
+    const dropped = [...sent.keys()].filter((name) => !next.has(name));
+    if (dropped.length === 0) return;
+    // A name that is dropped and asked for again later is sent again.
+    for (const name of dropped) {
+      sent.delete(name);
+      refused.delete(name);
+    }
+    answers?.dropped?.({ typeUrl, names: dropped });
+  };
+
+  /** The verdict on a response, and on those before it that got none of their own. */
+  const judge = ({ responseNonce: nonce, errorDetail }: DiscoveryRequest) => {
+    const versions = new Map<string, string>();
+    for (const [earlier, those] of unanswered) {
+      unanswered.delete(earlier);
+      for (const [name, version] of those) if (sent.has(name)) versions.set(name, version);
+      if (earlier === nonce) break;
+    }
+    if (errorDetail === undefined) {
+      answers?.acked?.({ typeUrl, versions });
+      return;
+    }
+    const reason = refusalText(errorDetail);
+    log.warn({ peer, names: [...versions.keys()], reason }, 'secret refused by the workload (NACK)');
+    answers?.nacked?.({ typeUrl, versions, reason });
+    const latest = [...versions].filter(([name, version]) => sent.get(name) === version);
+    for (const [name, version] of latest) refused.set(name, version);
+    // What came in its place is on its way already: the rest was perhaps refused for its sake, and goes out now.
+    if (latest.length > 0 && latest.length < versions.size) push('superseded');
+  };
+
+  const unsubscribe = view.subscribe((changedType) => {
+    if (changedType === typeUrl) push('change');
+  });
   call.on('data', (request: DiscoveryRequest) => {
+    // What was sent before the refusal was read.
+    if (ended) return;
     try {
+      if (request.typeUrl !== '' && request.typeUrl !== typeUrl)
+        throw statusError(status.INVALID_ARGUMENT, `${shortened(request.typeUrl)} is not served here, only ${typeUrl}`);
       admit?.(request);
     } catch (error) {
       call.emit('error', error);
       return;
     }
-    // An answer that is not to our response says nothing; the nonce of a server before us comes with the first request alone.
-    if (names !== undefined && request.responseNonce !== '' && request.responseNonce !== unanswered?.nonce) return;
-    if (unanswered !== undefined && request.responseNonce === unanswered.nonce) {
-      const { versions } = unanswered;
-      unanswered = undefined;
-      if (request.errorDetail === undefined) answers?.acked?.({ typeUrl, versions });
-      else {
-        const reason = request.errorDetail.message;
-        log.warn({ peer, names: [...versions.keys()], reason }, 'secret refused by the workload (NACK)');
-        answers?.nacked?.({ typeUrl, versions, reason });
-      }
-    }
-    names = request.resourceNames.length === 0 ? 'everything' : new Set(request.resourceNames);
-    // A name that is dropped and asked for again later is sent again.
-    if (names !== 'everything') for (const name of [...sent.keys()]) if (!names.has(name)) sent.delete(name);
-    push(typeUrl);
+    const { responseNonce: nonce } = request;
+    if (unanswered.has(nonce)) judge(request);
+    // Names count with the latest nonce alone, which a change of them repeats; that of a server before us comes with the first request.
+    if (names !== undefined && nonce !== '' && nonce !== latestNonce) return;
+    changeNames(request.resourceNames);
+    push('request');
   });
-  call.on('error', unsubscribe);
+  call.on('error', () => {
+    ended = true;
+    unsubscribe();
+  });
   call.on('cancelled', unsubscribe);
   call.on('end', () => {
     unsubscribe();

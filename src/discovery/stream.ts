@@ -45,7 +45,13 @@ export async function maintainStream<Request, Response>(options: StreamOptions<R
 /** One stream's life; resolves with the reason it ended, and whether the server had said anything. */
 function runOnce<Request, Response>(options: StreamOptions<Request, Response>): Promise<{ reason: string; heard: boolean }> {
   const { token, signal } = options;
-  const call = options.open(bearerMetadata(token?.current));
+  let call: ClientDuplexStream<Request, Response>;
+  try {
+    call = options.open(bearerMetadata(token?.current));
+  } catch (error) {
+    // A certificate file that is being replaced, say: there is nothing to open a stream with now, but soon.
+    return Promise.resolve({ reason: messageOf(error), heard: false });
+  }
   return new Promise((resolve) => {
     let heard = false;
     const finish = (reason: string) => {

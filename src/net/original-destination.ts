@@ -3,6 +3,7 @@
 import type { Socket } from 'node:net';
 import { Address6 } from 'ip-address';
 import koffi from 'koffi';
+import { descriptorOf } from './descriptor.ts';
 
 const SOL_IP = 0;
 const SOL_IPV6 = 41;
@@ -30,11 +31,4 @@ export function originalDestination(socket: Socket): Destination | undefined {
   const port = value.readUInt16BE(2);
   const address = v4 ? value.subarray(4, 8).join('.') : Address6.fromUnsignedByteArray([...value.subarray(8, 24)]).correctForm();
   return { address, port };
-}
-
-/** Node keeps the descriptor on an undocumented handle; this is the one place that reads it. */
-function descriptorOf(socket: Socket): number | undefined {
-  const handle: unknown = Reflect.get(socket, '_handle');
-  const fd: unknown = typeof handle === 'object' && handle !== null ? Reflect.get(handle, 'fd') : undefined;
-  return typeof fd === 'number' && fd >= 0 ? fd : undefined;
 }

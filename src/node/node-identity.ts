@@ -13,6 +13,7 @@ import type { Identity } from '../spiffe/identity.ts';
 import { generateP256, pkcs8Pem } from '../spiffe/p256.ts';
 import { pemBlocks } from '../spiffe/pem.ts';
 import { firstRootChanged } from '../spiffe/trust-bundle.ts';
+import { checkValidity } from '../spiffe/verify-peer.ts';
 import { chainsTo, parseX509Svid, type X509Svid } from '../spiffe/x509-svid.ts';
 import type { GrpcTarget } from '../wire/grpc-target.ts';
 import type { NodeTrust } from './node-trust.ts';
@@ -126,5 +127,8 @@ async function issue(options: NodeIdentityOptions, ask: (csr: string) => Promise
   const key = pkcs8Pem(keys.privateKey);
   const svid = parseX509Svid({ chain, key });
   await replacePrivate(options.path, key + chain);
+  const [leaf] = svid.certificates;
+  // One that is dead on arrival (clocks that differ) would be renewed at once, for ever.
+  if (leaf !== undefined) checkValidity(leaf, { whose: svid.id.uri, now: Math.max(options.now(), svid.notBefore) });
   return svid;
 }

@@ -18,17 +18,22 @@ export class NodeTrustSource {
   readonly trust = new Snapshot<NodeTrust>();
   readonly #trustDomain: string;
   readonly #log: Log;
+  /** Before the first list: undefined while one is to come, and empty where the CA has none. */
+  readonly #firstCrlPem: string | undefined;
+  /** The latest list, while no authority of ours vouches for its signer yet. */
+  #waiting: string | undefined;
 
-  constructor(options: { trustDomain: string; log: Log }) {
+  constructor(options: { trustDomain: string; caKind: 'handfast' | 'istio'; log: Log }) {
     this.#trustDomain = options.trustDomain;
     this.#log = options.log;
+    this.#firstCrlPem = options.caKind === 'istio' ? '' : undefined;
   }
 
   /** The bundle to begin with (from a file), or the one that Istio's CA sends with each certificate. Throws SECRET_INVALID. */
   useBundle(pem: string): void {
     const bundles = trustBundles(parseTrustBundle(pem, this.#trustDomain));
     if (bundles.own.pem === this.trust.current?.bundles.own.pem) return;
-    this.#replace({ crl: noRevocations, crlPem: '', jwks: new Map(), ...this.trust.current, bundles });
+    this.#replace({ crl: noRevocations, crlPem: this.#firstCrlPem, jwks: new Map(), ...this.trust.current, bundles });
   }
 
   /** Takes bundle and JWT keys from an SDS response. Throws SECRET_INVALID; the last good ones stay. */
@@ -43,10 +48,11 @@ export class NodeTrustSource {
       },
     });
     if (bundles === undefined) throw new HandfastError('SECRET_INVALID', 'JWT keys came without a trust bundle before them');
-    const { crl = noRevocations, crlPem = '' } = this.trust.current ?? {};
+    const { crl, crlPem } = this.trust.current ?? { crl: noRevocations, crlPem: this.#firstCrlPem };
     this.#replace({ bundles, jwks: jwks ?? new Map(), crl, crlPem });
     const authorities = bundles.own.authorities.map(({ fingerprint256 }) => fingerprint256.slice(0, 23));
     this.#log.info({ trustDomain: this.#trustDomain, authorities }, 'trust bundle in force');
+    this.#retryRevocations();
   }
 
   /** Takes the revocation list. Throws SECRET_INVALID or CRL_INVALID; the last good one stays. */
@@ -60,7 +66,24 @@ export class NodeTrustSource {
     });
     if (crlPem === undefined) return;
     if (current === undefined) throw new HandfastError('CRL_INVALID', 'there is no trust bundle yet to verify the revocation list with');
+    // Its signer may stand below a root that is on its way to us.
+    this.#waiting = crlPem;
+    this.#useRevocations(crlPem, current);
+  }
+
+  #retryRevocations(): void {
+    const { current } = this.trust;
+    if (this.#waiting === undefined || current === undefined) return;
+    try {
+      this.#useRevocations(this.#waiting, current);
+    } catch (error) {
+      this.#log.warn({ reason: messageOf(error) }, 'revocation list still refused, the last good one stays in force');
+    }
+  }
+
+  #useRevocations(crlPem: string, current: NodeTrust): void {
     const crl = parseRevocationList(crlPem, current.bundles.own);
+    this.#waiting = undefined;
     this.#replace({ ...current, crl, crlPem });
     this.#log.info({ serials: crl.serials.size, blockedIds: [...crl.blockedIds] }, 'revocation list in force');
   }

@@ -7,8 +7,8 @@ import type { TrustBundles } from '../spiffe/trust-bundle.ts';
 export interface NodeTrust {
   readonly bundles: TrustBundles;
   readonly crl: RevocationList;
-  /** The text of `crl`, as it is served on. */
-  readonly crlPem: string;
+  /** The text of `crl`, as it is served on; undefined until the first list has come, which must not pass for an empty one. */
+  readonly crlPem: string | undefined;
   /** JWKS documents by trust domain. */
   readonly jwks: ReadonlyMap<string, string>;
 }

@@ -10,6 +10,7 @@ import { pemBlocks } from './pem.ts';
 import type { SpiffeId } from './spiffe-id.ts';
 
 const OID_EXTENSION_REQUEST = '1.2.840.113549.1.9.14';
+const OID_RSA_SHA256 = '1.2.840.113549.1.1.11';
 const MAX_PEM_BYTES = 16_384;
 
 /** A PEM request for `keys`, signed with ECDSA/SHA-256. Without `id` it asks for no name: the CA takes that from the token. */
@@ -31,7 +32,10 @@ export interface CsrContent {
   readonly uris: readonly string[];
 }
 
-/** Throws CSR_REFUSED unless the CSR is one well-formed P-256 request whose signature proves possession of its key. */
+/**
+ * Throws CSR_REFUSED unless the CSR is one well-formed request whose signature proves possession of its key: ECDSA on P-256, as our agents make
+ * them, or RSA as Istio's do, with SHA-256.
+ */
 export function readCsr(pem: string): CsrContent {
   if (pem.length > MAX_PEM_BYTES) throw new HandfastError('CSR_REFUSED', `the CSR is longer than ${MAX_PEM_BYTES} bytes`);
   const blocks = pemBlocks(pem);
@@ -56,10 +60,9 @@ function parse(der: Buffer): CsrContent {
   const [algorithmOid] = derChildren(algorithm);
   if (spki === undefined || algorithmOid === undefined) throw new Error('a part is missing');
   const publicKey = createPublicKey({ key: spki.raw, format: 'der', type: 'spki' });
-  if (!isP256(publicKey)) {
-    throw new HandfastError('CSR_REFUSED', 'the key must be ECDSA on P-256');
-  }
-  if (derOid(algorithmOid) !== OID_ECDSA_SHA256) throw new HandfastError('CSR_REFUSED', 'the signature must be ECDSA with SHA-256');
+  const expected = signatureOid(publicKey);
+  if (expected === undefined) throw new HandfastError('CSR_REFUSED', 'the key must be ECDSA on P-256, or RSA of 2048 to 4096 bits');
+  if (derOid(algorithmOid) !== expected) throw new HandfastError('CSR_REFUSED', "the signature must be of the key's kind, with SHA-256");
   if (
     signature.tag !== DerTag.bitString ||
     signature.content[0] !== 0 ||
@@ -68,6 +71,12 @@ function parse(der: Buffer): CsrContent {
     throw new HandfastError('CSR_REFUSED', 'the signature does not verify: the sender does not hold the key');
   }
   return { publicKey, uris: attributes === undefined ? [] : requestedUris(attributes.content) };
+}
+
+function signatureOid(key: KeyObject): string | undefined {
+  if (isP256(key)) return OID_ECDSA_SHA256;
+  const bits = key.asymmetricKeyType === 'rsa' ? (key.asymmetricKeyDetails?.modulusLength ?? 0) : 0;
+  return bits >= 2048 && bits <= 4096 ? OID_RSA_SHA256 : undefined;
 }
 
 function requestedUris(attributes: Buffer): string[] {

@@ -105,8 +105,9 @@ export function extension(id: string, options: { critical: boolean; value: Asn1 
 }
 
 /** subjectAltName with the SPIFFE ID as its one URI; critical, because the subject is empty (RFC 5280, 4.2.1.6). */
-export function spiffeSan(id: SpiffeId): Asn1 {
-  return extension(SUBJECT_ALT_NAME, { critical: true, value: sequence(implicit(6, Buffer.from(id.uri, 'latin1'))) });
+export function spiffeSan(id: SpiffeId, dnsNames: readonly string[] = []): Asn1 {
+  const names = [implicit(6, Buffer.from(id.uri, 'latin1')), ...dnsNames.map((name) => implicit(2, Buffer.from(name, 'latin1')))];
+  return extension(SUBJECT_ALT_NAME, { critical: true, value: sequence(...names) });
 }
 
 export function pemOf(label: string, der: Buffer): string {

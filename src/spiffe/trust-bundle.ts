@@ -19,7 +19,7 @@ export interface TrustBundles {
 }
 
 const MAX_AUTHORITIES = 100;
-const MAX_TRUST_DOMAINS = 100;
+export const MAX_TRUST_DOMAINS = 100;
 
 /** Throws SECRET_INVALID for a trust domain that stands twice, or absurdly many. */
 export function trustBundles(own: TrustBundle, others: readonly TrustBundle[] = []): TrustBundles {

@@ -18,6 +18,9 @@ export interface X509Svid {
   readonly notAfter: number;
 }
 
+/** Nobody follows a longer one, and each of them is a signature to verify. */
+const MAX_CHAIN = 10;
+
 /** Throws SECRET_INVALID: an empty chain, a missing, encrypted or mismatched key, a leaf that is no SVID, a chain out of order. */
 export function parseX509Svid(pem: { chain: string; key: string }): X509Svid {
   const certificates = pemBlocks(pem.chain)
@@ -25,6 +28,8 @@ export function parseX509Svid(pem: { chain: string; key: string }): X509Svid {
     .map((block, index) => parseCertificate(block.text, `certificate ${index + 1} of the chain`));
   const [leaf] = certificates;
   if (leaf === undefined) throw new HandfastError('SECRET_INVALID', 'the certificate chain is empty');
+  if (certificates.length > MAX_CHAIN)
+    throw new HandfastError('SECRET_INVALID', `the chain has ${certificates.length} certificates, at most ${MAX_CHAIN} are accepted`);
   const key = parseKey(pem.key);
   if (!leaf.checkPrivateKey(key)) throw new HandfastError('SECRET_INVALID', 'the private key does not belong to the certificate');
   certificates.forEach((certificate, index) => {

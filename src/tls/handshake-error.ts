@@ -32,6 +32,8 @@ export function handshakeError(error: unknown, peer: { leaf: X509Certificate | u
   if (known?.code === 'CERTIFICATE_EXPIRED' || known?.code === 'CERTIFICATE_NOT_YET_VALID') {
     const dates = datesOf(peer);
     if (dates !== undefined) return dates;
+    const clock = Number.isFinite(peer.now) ? `: one above its leaf, by our clock, which says ${new Date(peer.now).toISOString()}` : '';
+    return new HandfastError(known.code, known.says + clock, { cause: error });
   }
   if (known !== undefined) return new HandfastError(known.code, known.says, { cause: error });
   const [, alert] = ALERT.exec(nodeCode) ?? [];

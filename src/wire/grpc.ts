@@ -1,10 +1,6 @@
-// gRPC plumbing that every socket of ours shares: a server on a unix socket, channel options, status errors, the caller's token.
+// gRPC plumbing that every socket of ours shares: a server, channel options, status errors, the caller's token.
 
-import { chmod, lstat, mkdir, unlink } from 'node:fs/promises';
-import { connect } from 'node:net';
-import { dirname } from 'node:path';
-import { type ChannelOptions, Metadata, Server, ServerCredentials, type ServiceError, type status } from '@grpc/grpc-js';
-import { HandfastError, messageOf } from '../errors.ts';
+import { type ChannelOptions, Metadata, Server, type ServiceError, type status } from '@grpc/grpc-js';
 
 const MAX_MESSAGE_BYTES = 4 * 1024 * 1024;
 /** The registry comes in one response, so that nobody acts on half of it. */
@@ -31,18 +27,6 @@ export function newServer(): Server {
   });
 }
 
-/** Listens on a unix socket with the given mode. A stale socket file is replaced, a live one or another kind of file is not. */
-export async function listenUnix(server: Server, path: string, mode: number): Promise<void> {
-  await mkdir(dirname(path), { recursive: true, mode: 0o755 });
-  await removeStaleSocket(path);
-  await new Promise<void>((resolve, reject) => {
-    server.bindAsync(`unix:${path}`, ServerCredentials.createInsecure(), (error) => (error === null ? resolve() : reject(error)));
-  }).catch((cause) => {
-    throw new HandfastError('UNAVAILABLE', `cannot listen on ${path}: ${messageOf(cause)}`, { cause });
-  });
-  await chmod(path, mode);
-}
-
 /** Ends the server: streams are told, and whoever lingers is cut after `graceMs`. */
 export async function stopServer(server: Server, graceMs = 500): Promise<void> {
   await new Promise<void>((resolve) => {
@@ -55,22 +39,6 @@ export async function stopServer(server: Server, graceMs = 500): Promise<void> {
       resolve();
     });
   });
-}
-
-async function removeStaleSocket(path: string): Promise<void> {
-  const existing = await lstat(path).catch(() => undefined);
-  if (existing === undefined) return;
-  if (!existing.isSocket()) throw new HandfastError('CONFIG_INVALID', `${path} exists and is no socket: give another path`);
-  const alive = await new Promise<boolean>((resolve) => {
-    const probe = connect(path);
-    probe.once('connect', () => {
-      probe.destroy();
-      resolve(true);
-    });
-    probe.once('error', () => resolve(false));
-  });
-  if (alive) throw new HandfastError('CONFIG_INVALID', `${path} is served by another process: stop that one, or give another path`);
-  await unlink(path);
 }
 
 /** An error as grpc-js sends it. */

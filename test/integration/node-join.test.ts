@@ -218,6 +218,22 @@ describe('what a caller may ask the CA for over the network', () => {
     thief.close();
   });
 
+  it('istios-protocol-by-dns-name-and-token-alone-both-sides', async () => {
+    await plane.stopCa();
+    const dnsNames = ['istiod.istio-system.svc'];
+    const ca = await plane.startCa({ listen: { host: '127.0.0.1', port: 0 }, tokensAlone: true, dnsNames });
+    const istio = { ca: `127.0.0.1:${ca.port}`, caKind: 'istio' as const, trustBundleFile: bundleFile };
+    await plane.startAgent({ ...istio, caServerName: 'istiod.istio-system.svc', control: plane.address('control') });
+    const sidecar = await startMeshedSidecar(plane, { name: 'sleep' });
+    assert.equal(sidecar.identity.current?.svid.id.uri, 'spiffe://cluster.local/ns/foo/sa/sleep');
+    await records.find((record) => record.msg === 'certificate issued' && record.purpose === 'token-alone');
+    await sidecar[Symbol.asyncDispose]();
+    await plane.stopAgent();
+    // Another name than the certificate's is not believed.
+    await plane.startAgent({ ...istio, caServerName: 'istiod.elsewhere.svc', control: plane.address('control') });
+    await assert.rejects(startMeshedSidecar(plane, { name: 'other' }));
+  });
+
   it('plaintext-and-tls-1.1-get-nothing', async () => {
     const socket = connectTls({
       port: Number(caAddress.split(':')[1]),

@@ -18,7 +18,7 @@ export interface MeshedSetup extends Omit<SidecarSetup, 'namespace' | 'identity'
 }
 
 /** Waits until the sidecar has its identity. Its pod is in namespace foo. */
-export async function startMeshedSidecar(plane: ControlPlane, setup: MeshedSetup): Promise<RunningSidecar> {
+export async function startMeshedSidecar(plane: Pick<ControlPlane, 'address' | 'token'>, setup: MeshedSetup): Promise<RunningSidecar> {
   const sidecar = await startSidecar({ ...setup, namespace: 'foo' });
   const stop = new AbortController();
   const token = new Snapshot(await plane.token(setup.serviceAccount ?? setup.name));

@@ -103,6 +103,11 @@ describe("others' are taken", () => {
     assert.deepEqual(readCsr(pem).uris, [ID.uri]);
   });
 
+  test("RSA, as Istio's agents make it by default", () => {
+    const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 });
+    assert.equal(readCsr(opensslCsr(rsa.privateKey)).publicKey.asymmetricKeyType, 'rsa');
+  });
+
   test('with the older label NEW CERTIFICATE REQUEST', () => {
     assert.deepEqual(readCsr(createCsr(keyPair(), ID).replaceAll('CERTIFICATE REQUEST', 'NEW CERTIFICATE REQUEST')).uris, [ID.uri]);
   });
@@ -133,10 +138,11 @@ describe("others' are taken", () => {
 });
 
 describe("others' are refused", () => {
-  test('RSA, as OpenSSL makes it, and as one that claims to be ECDSA', () => {
+  test('RSA that claims to be ECDSA, or is too short', () => {
     const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 });
-    assert.throws(() => readCsr(opensslCsr(rsa.privateKey)), refusal('CSR_REFUSED', 'P-256'));
-    assert.throws(() => readCsr(csr({ keys: rsa })), refusal('CSR_REFUSED', 'P-256'));
+    assert.throws(() => readCsr(csr({ keys: rsa })), refusal('CSR_REFUSED', "of the key's kind"));
+    const short = generateKeyPairSync('rsa', { modulusLength: 1024 });
+    assert.throws(() => readCsr(opensslCsr(short.privateKey)), refusal('CSR_REFUSED', '2048'));
   });
 
   for (const namedCurve of ['P-384', 'P-521', 'secp256k1']) {

@@ -12,7 +12,8 @@ import { ResourceCache, type ResourceChange } from '../../src/discovery/resource
 import { Snapshot } from '../../src/snapshot.ts';
 import { AggregatedDiscoveryServiceClient, AggregatedDiscoveryServiceService } from '../../src/wire/gen/envoy/service/discovery/v3/ads.ts';
 import type { DeltaDiscoveryRequest, DeltaDiscoveryResponse } from '../../src/wire/gen/envoy/service/discovery/v3/discovery.ts';
-import { listenUnix, newServer, stopServer } from '../../src/wire/grpc.ts';
+import { newServer, stopServer } from '../../src/wire/grpc.ts';
+import { listenUnix } from '../../src/wire/grpc-listener.ts';
 import { unixTarget } from '../../src/wire/grpc-target.ts';
 
 const [A, B] = ['type.googleapis.com/a', 'type.googleapis.com/b'] as const;
@@ -95,7 +96,7 @@ async function serve(path?: string, cache = new ResourceCache()): Promise<Server
       streams.push(call);
     },
   });
-  await listenUnix(server, socket, 0o600);
+  await listenUnix({ server, path: socket, mode: 0o600, takeOver: false, onRefused: () => undefined });
   cleanups.push(() => stopServer(server, 50));
   return { address: `unix:${socket}`, path: socket, server, cache, requests, responses, streams, serverLog: lines };
 }
@@ -482,7 +483,7 @@ describe('the client, from a server of another make', opts, () => {
         calls.push(call);
       },
     });
-    await listenUnix(server, join(dir, 'ads.sock'), 0o600);
+    await listenUnix({ server, path: join(dir, 'ads.sock'), mode: 0o600, takeOver: false, onRefused: () => undefined });
     cleanups.push(async () => {
       await stopServer(server, 10);
       rmSync(dir, { recursive: true, force: true });

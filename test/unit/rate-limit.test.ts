@@ -25,6 +25,15 @@ describe('a bucket', () => {
     assert.equal(bucket.take(), 0);
   });
 
+  it('fractions-of-the-clock-refuse-nobody-and-allow-nobody-more', () => {
+    for (let i = 1; i < 20_000; i++) {
+      const clock = new Clock();
+      clock.ms = i * 1234.567_891_3;
+      const bucket = new TokenBucket({ burst: 3, perSecond: 7 }, clock.now);
+      assert.deepEqual([bucket.take(), bucket.take(), bucket.take(), bucket.take() > 0], [0, 0, 0, true], `at ${clock.ms}`);
+    }
+  });
+
   it('a-refusal-costs-nothing', () => {
     const clock = new Clock();
     const bucket = new TokenBucket({ burst: 1, perSecond: 1 }, clock.now);
