@@ -84,7 +84,9 @@ describe('operators', () => {
     const dry = await answer('revoke', '--spiffe-id', SLEEP, '--dry-run');
     assert.match(dry, /1 certificates would be revoked\nspiffe:.*sleep would be blocked/);
     assert.match(dry, /0 open connections would end/);
-    const done = JSON.parse(await answer('revoke', '--spiffe-id', SLEEP, '--reason', 'keyCompromise', '--text', 'test', '--output', 'json'));
+    const done = JSON.parse(
+      await answer('revoke', '--spiffe-id', SLEEP, '--reason', 'keyCompromise', '--text', 'test', '--output', 'json'),
+    );
     assert.equal(done.serials.length, 1);
     await sidecar.records.find((record) => record.msg === 'revocation list in force' && record.serials === 1);
     assert.match(await answer('revoke', '--spiffe-id', SLEEP, '--lift'), /^lifted/);
