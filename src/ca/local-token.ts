@@ -13,8 +13,8 @@ export const DEFAULT_AUDIENCE = 'handfast-ca';
 export const LOCAL_ISSUER = 'handfast/local';
 const HEADER = Buffer.from(JSON.stringify({ alg: 'ES256', typ: 'JWT' })).toString('base64url');
 const MAX_TOKEN_BYTES = 8192;
-/** Clocks differ; nobody gets more than this from it. */
-const LEEWAY_S = 10;
+/** As far as the clocks of a mesh may be apart; nobody gets more than this from it. */
+const LEEWAY_S = 30;
 /** Who a token proves its holder to be; which pod, where its issuer says so. */
 export interface ProvenWorkload extends ServiceAccount {
   readonly podName?: string;

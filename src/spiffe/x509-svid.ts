@@ -49,10 +49,13 @@ export function parseX509Svid(pem: { chain: string; key: string }): X509Svid {
   });
 }
 
-/** Whether a chain (leaf first, each issued by the next) ends in a self-signed authority of the bundle, as OpenSSL wants it: an intermediate alone anchors nothing there. */
+/**
+ * Whether a chain (leaf first, each issued by the next) ends in a self-signed authority of the bundle, as OpenSSL wants it: an intermediate alone anchors nothing
+ * there. It is followed as far as the signatures go: node:tls completes a peer's chain by name, from any trust domain whose root is called the same.
+ */
 export function chainsTo(chain: readonly X509Certificate[], bundle: TrustBundle): boolean {
-  if (chain.some((certificate, index) => index > 0 && !isIssuedBy(chain[index - 1], certificate))) return false;
-  let top = chain.at(-1);
+  const broken = chain.findIndex((certificate, index) => index > 0 && !isIssuedBy(chain[index - 1], certificate));
+  let top = broken < 0 ? chain.at(-1) : chain[broken - 1];
   for (let depth = 0; top !== undefined && depth <= bundle.authorities.length; depth++) {
     const current: X509Certificate = top;
     if (bundle.authorities.some((authority) => authority.raw.equals(current.raw)) && isIssuedBy(current, current)) return true;

@@ -1,6 +1,5 @@
 // The client's side of mTLS: our SVID out, the server's identity held against the names its destination may have.
 
-import type { X509Certificate } from 'node:crypto';
 import type { Socket } from 'node:net';
 import { connect, type TLSSocket } from 'node:tls';
 import { HandfastError } from '../errors.ts';
@@ -12,7 +11,7 @@ import { MESH_ALPN } from './alpn.ts';
 import { clientContext } from './context.ts';
 import { handshakeError } from './handshake-error.ts';
 import { leavingOpenSsl } from './leaving-openssl.ts';
-import { intermediatesOf } from './peer-chain.ts';
+import { readPeer, type SentChain } from './peer-chain.ts';
 
 export interface OriginateOptions {
   readonly identity: Identity;
@@ -37,7 +36,7 @@ export function originate(raw: Socket, options: OriginateOptions): Promise<Origi
   return new Promise((resolve, reject) => {
     const { identity, allowed, destination, serverName } = options;
     let peer: VerifiedPeer | undefined;
-    let leaf: X509Certificate | undefined;
+    let sent: SentChain = { leaf: undefined, intermediates: [] };
     const socket = connect({
       socket: raw,
       secureContext: clientContext(identity),
@@ -46,10 +45,10 @@ export function originate(raw: Socket, options: OriginateOptions): Promise<Origi
       // Only set where there is one: node:tls would fall back to the socket's host otherwise.
       ...(serverName === undefined ? {} : { servername: serverName }),
       // Called after OpenSSL has built the chain to our bundle, before anything else: names are ours to judge, not DNS's.
-      checkServerIdentity: (_name, sent) => {
+      checkServerIdentity: () => {
         try {
           peer = verifyPeer(
-            { leaf, intermediates: () => intermediatesOf(sent) },
+            { leaf: sent.leaf, intermediates: () => sent.intermediates },
             { bundles: identity.bundles, revocations: options.revocations, now: options.now() },
           );
           const verdict = decideSecureNaming(allowed, peer.id, destination);
@@ -62,7 +61,7 @@ export function originate(raw: Socket, options: OriginateOptions): Promise<Origi
     });
     // Before node:tls judges it: of a certificate it refuses, nothing can be read afterwards.
     socket.prependOnceListener('secure', () => {
-      leaf = socket.getPeerX509Certificate();
+      sent = readPeer(socket, identity.bundles.all.length > 1);
     });
     let settled = false;
     const settle = (act: () => void) => {
@@ -75,7 +74,7 @@ export function originate(raw: Socket, options: OriginateOptions): Promise<Origi
       settle(() => {
         socket.destroy();
         raw.destroy();
-        reject(handshakeError(error, { leaf, now: options.now() }));
+        reject(handshakeError(error, { leaf: sent.leaf, now: options.now() }));
       });
     const timer = setTimeout(
       () => fail(new HandfastError('HANDSHAKE_TIMEOUT', `${destination}: no TLS handshake within ${options.handshakeTimeoutMs} ms`)),

@@ -1,6 +1,5 @@
 // The server's side of mTLS, always through a tls.Server: a TLSSocket made by hand does not enforce the client's chain.
 
-import type { X509Certificate } from 'node:crypto';
 import type { Socket } from 'node:net';
 import { createServer, type Server, type TLSSocket } from 'node:tls';
 import { HandfastError } from '../errors.ts';
@@ -10,7 +9,7 @@ import { type VerifiedPeer, verifyPeer } from '../spiffe/verify-peer.ts';
 import { contextOptions } from './context.ts';
 import { handshakeError } from './handshake-error.ts';
 import { leavingOpenSsl } from './leaving-openssl.ts';
-import { intermediatesOf } from './peer-chain.ts';
+import { readPeer, type SentChain } from './peer-chain.ts';
 
 /** A terminated connection, its peer already verified. */
 export interface Terminated<Peer = VerifiedPeer> {
@@ -23,8 +22,7 @@ interface Pending {
   /** Known from the first key of the handshake on. */
   socket: TLSSocket | undefined;
   /** What the peer sent, read before node:tls has judged it. */
-  leaf: X509Certificate | undefined;
-  intermediates: readonly X509Certificate[];
+  sent: SentChain | undefined;
   resolve(terminated: Terminated<VerifiedPeer | undefined>): void;
   reject(error: HandfastError): void;
 }
@@ -73,7 +71,9 @@ export class Terminator {
       const pending = this.#pending.get(keyOf(socket));
       if (pending === undefined || pending.socket !== undefined) return;
       pending.socket = socket;
-      socket.prependOnceListener('secure', () => readPeer(pending, socket));
+      socket.prependOnceListener('secure', () => {
+        pending.sent = readPeer(socket, pending.identity.bundles.all.length > 1);
+      });
       // A client that ends in mid-handshake: on a socket that keeps half-close nothing else would say so before the deadline.
       socket.once('end', () => leavingOpenSsl(() => pending.reject(this.#closedDuringHandshake(pending))));
     });
@@ -99,7 +99,7 @@ export class Terminator {
     if (identity === undefined) throw new HandfastError('NO_IDENTITY', 'no certificate has arrived yet');
     const key = keyOf(raw);
     const { promise, resolve, reject } = Promise.withResolvers<Terminated<VerifiedPeer | undefined>>();
-    const pending: Pending = { identity, socket: undefined, leaf: undefined, intermediates: [], resolve, reject };
+    const pending: Pending = { identity, socket: undefined, sent: undefined, resolve, reject };
     const onClose = () => reject(this.#closedDuringHandshake(pending));
     const timer = setTimeout(
       () => reject(new HandfastError('HANDSHAKE_TIMEOUT', `no TLS handshake within ${this.#handshakeTimeoutMs} ms`)),
@@ -135,7 +135,7 @@ export class Terminator {
       if (!socket.authorized)
         throw new HandfastError('CHAIN_UNTRUSTED', `the peer's certificate was not verified: ${socket.authorizationError}`);
       const peer = verifyPeer(
-        { leaf, intermediates: () => pending.intermediates },
+        { leaf, intermediates: () => pending.sent?.intermediates ?? [] },
         { bundles: pending.identity.bundles, revocations: this.#revocations(), now: this.#now() },
       );
       leavingOpenSsl(() => pending.resolve({ socket, peer }));
@@ -144,22 +144,13 @@ export class Terminator {
     }
   }
 
-  #closedDuringHandshake({ socket, leaf }: Pending): HandfastError {
+  #closedDuringHandshake({ socket, sent }: Pending): HandfastError {
     const verification = socket?.authorizationError;
     if (verification === undefined || verification === null)
       return new HandfastError('HANDSHAKE_FAILED', 'the peer closed the connection during the TLS handshake');
     const code = String(verification);
-    return handshakeError(Object.assign(new Error(code), { code }), { leaf, now: this.#now() });
+    return handshakeError(Object.assign(new Error(code), { code }), { leaf: sent?.leaf, now: this.#now() });
   }
-}
-
-/**
- * What the peer sent. Read here because Node 24.21 forgets a client's intermediates as soon as the handshake is over (nodejs/node#65579),
- * and only where they are needed, since it costs a tenth of a handshake.
- */
-function readPeer(pending: Pending, socket: TLSSocket): void {
-  pending.leaf = socket.getPeerX509Certificate();
-  if (pending.identity.bundles.all.length > 1) pending.intermediates = intermediatesOf(socket.getPeerCertificate(true));
 }
 
 /** The connection's four-tuple: the documented way to know a TLSSocket of the server by the socket it was made from. */

@@ -10,11 +10,13 @@ import { CaClient } from '../../src/ca/client.ts';
 import { noRevocations } from '../../src/spiffe/crl.ts';
 import { createCsr } from '../../src/spiffe/csr.ts';
 import type { Identity } from '../../src/spiffe/identity.ts';
+import { parseSpiffeId } from '../../src/spiffe/spiffe-id.ts';
 import { parseTrustBundle, trustBundles } from '../../src/spiffe/trust-bundle.ts';
+import { parseX509Svid } from '../../src/spiffe/x509-svid.ts';
 import { tlsTarget, unixTarget } from '../../src/wire/grpc-target.ts';
 import { ControlPlane, TRUST_DOMAIN } from '../support/control-plane.ts';
 import { startMeshedSidecar } from '../support/meshed-sidecar.ts';
-import { keyPair, TestCa } from '../support/pki.ts';
+import { keyPair, keyPem, TestCa } from '../support/pki.ts';
 import { RecordingLog } from '../support/sidecar-harness.ts';
 
 let records: RecordingLog;
@@ -202,11 +204,8 @@ describe('what a caller may ask the CA for over the network', () => {
     const anonymous = caOver();
     const { chain } = await anonymous.join({ joinToken: token, csr: createCsr(keys) });
     anonymous.close();
-    const { parseX509Svid } = await import('../../src/spiffe/x509-svid.ts');
-    const { keyPem } = await import('../support/pki.ts');
     const thief = caOver({ svid: parseX509Svid({ chain, key: keyPem(keys.privateKey) }), bundles: own });
     await assert.rejects(thief.sign({ csr: createCsr(keyPair()), token: 'made.up.token' }), { code: 'TOKEN_REFUSED' });
-    const { parseSpiffeId } = await import('../../src/spiffe/spiffe-id.ts');
     const forAdmin = createCsr(keyPair(), parseSpiffeId('spiffe://cluster.local/ns/foo/sa/admin'));
     await assert.rejects(thief.sign({ csr: forAdmin, token: await plane.token('sleep') }), { code: 'IDENTITY_MISMATCH' });
     assert.match((await thief.sign({ csr: createCsr(keyPair()), token: await plane.token('sleep') })).chain, /BEGIN CERTIFICATE/);
@@ -228,10 +227,24 @@ describe('what a caller may ask the CA for over the network', () => {
     assert.equal(sidecar.identity.current?.svid.id.uri, 'spiffe://cluster.local/ns/foo/sa/sleep');
     await records.find((record) => record.msg === 'certificate issued' && record.purpose === 'token-alone');
     await sidecar[Symbol.asyncDispose]();
-    await plane.stopAgent();
     // Another name than the certificate's is not believed.
-    await plane.startAgent({ ...istio, caServerName: 'istiod.elsewhere.svc', control: plane.address('control') });
-    await assert.rejects(startMeshedSidecar(plane, { name: 'other' }));
+    const under = (dnsName: string) =>
+      new CaClient(
+        tlsTarget({
+          address: istio.ca,
+          identity: () => undefined,
+          bundles: () => own,
+          revocations: () => noRevocations,
+          expected: { dnsName },
+          now: Date.now,
+        }),
+      );
+    const [wrong, right] = [under('istiod.elsewhere.svc'), under('istiod.istio-system.svc')];
+    const request = { csr: createCsr(keyPair()), token: await plane.token('sleep') };
+    await assert.rejects(wrong.sign(request), { code: 'UNAVAILABLE' });
+    assert.match((await right.sign(request)).chain, /BEGIN CERTIFICATE/);
+    wrong.close();
+    right.close();
   });
 
   it('plaintext-and-tls-1.1-get-nothing', async () => {

@@ -47,7 +47,17 @@ export async function startMeshedSidecar(plane: Pick<ControlPlane, 'address' | '
       signal: stop.signal,
     }),
   ];
-  await sidecar.records.find((record) => record.msg === 'identity in force');
+  const end = async () => {
+    stop.abort();
+    await Promise.all(streams);
+    await sidecar[Symbol.asyncDispose]();
+  };
+  try {
+    await sidecar.records.find((record) => record.msg === 'identity in force');
+  } catch (error) {
+    await end();
+    throw error;
+  }
   return {
     get sidecar() {
       return sidecar.sidecar;
@@ -63,10 +73,6 @@ export async function startMeshedSidecar(plane: Pick<ControlPlane, 'address' | '
       sidecar.destination = endpoint;
     },
     settled: sidecar.settled,
-    [Symbol.asyncDispose]: async () => {
-      stop.abort();
-      await Promise.all(streams);
-      await sidecar[Symbol.asyncDispose]();
-    },
+    [Symbol.asyncDispose]: end,
   };
 }

@@ -9,6 +9,7 @@ import {
   newSerial,
   type Validity,
 } from '../../src/ca/certificate.ts';
+import { createCrl } from '../../src/ca/crl-writer.ts';
 import { keySigner } from '../../src/ca/signer.ts';
 import { bitString, boolean, extension, implicit, oid, sequence } from '../../src/spiffe/der-builder.ts';
 import type { Identity } from '../../src/spiffe/identity.ts';
@@ -76,21 +77,28 @@ export class TestCa {
   }
 
   /** A good SVID. */
-  async svid(id: string, validity: Validity = aroundNow()): Promise<Pem> {
+  async svid(id: string, validity: Validity = aroundNow(), serial = newSerial()): Promise<Pem> {
     const { publicKey, privateKey } = keyPair();
-    return { chain: await this.chainFor(id, publicKey, validity), key: keyPem(privateKey) };
+    return { chain: await this.chainFor(id, publicKey, validity, serial), key: keyPem(privateKey) };
   }
 
   /** A good chain for any key. */
-  async chainFor(id: string, publicKey: KeyObject, validity: Validity = aroundNow()): Promise<string> {
+  async chainFor(id: string, publicKey: KeyObject, validity: Validity = aroundNow(), serial = newSerial()): Promise<string> {
     const leaf = await createSvidCertificate({
       id: parseSpiffeId(id),
       publicKey,
       issuer: this.#intermediate,
       validity,
-      serial: newSerial(),
+      serial,
     });
     return leaf + this.intermediatePem;
+  }
+
+  /** A revocation list of this CA, its signer beside it. */
+  async crl(blockedIds: readonly string[]): Promise<string> {
+    const issuer = this.#intermediate;
+    const [thisUpdate, nextUpdate] = [Date.now(), Date.now() + HOUR];
+    return (await createCrl({ issuer, number: 1, thisUpdate, nextUpdate, revoked: [], blockedIds })) + this.intermediatePem;
   }
 
   /** A leaf that this CA should never have signed. */

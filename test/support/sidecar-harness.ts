@@ -90,6 +90,8 @@ export interface SidecarSetup {
   readonly name: string;
   readonly serviceAccount?: string;
   readonly identity?: Identity;
+  /** Wait for the first revocation list; by default nothing is revoked. */
+  readonly awaitRevocations?: boolean;
   readonly settings?: Partial<PipelineSettings>;
   readonly drainTimeoutMs?: number;
   readonly now?: () => number;
@@ -110,7 +112,7 @@ export interface RunningSidecar extends AsyncDisposable {
 export async function startSidecar(setup: SidecarSetup): Promise<RunningSidecar> {
   const records = new RecordingLog();
   const identity = new Snapshot<Identity>(setup.identity);
-  const revocations = new Snapshot<RevocationList>(noRevocations);
+  const revocations = new Snapshot<RevocationList>(setup.awaitRevocations === true ? undefined : noRevocations);
   const mesh = new Snapshot<MeshSnapshot>();
   const running: { destination: Endpoint | undefined } = { destination: undefined };
   const sidecar = await Sidecar.start({

@@ -69,7 +69,10 @@ interface ServerRig {
   readonly serverLog: Events<Logged>;
 }
 
-async function serve(path?: string, cache = new ResourceCache()): Promise<ServerRig & { path: string; server: Server }> {
+async function serve(
+  path?: string,
+  cache = new ResourceCache(),
+): Promise<ServerRig & { path: string; server: Server; stop(): Promise<void> }> {
   let socket = path;
   if (socket === undefined) {
     const dir = mkdtempSync(join(tmpdir(), 'handfast-ads-'));
@@ -96,9 +99,13 @@ async function serve(path?: string, cache = new ResourceCache()): Promise<Server
       streams.push(call);
     },
   });
-  await listenUnix({ server, path: socket, mode: 0o600, takeOver: false, onRefused: () => undefined });
-  cleanups.push(() => stopServer(server, 50));
-  return { address: `unix:${socket}`, path: socket, server, cache, requests, responses, streams, serverLog: lines };
+  const listener = await listenUnix({ server, path: socket, mode: 0o600, takeOver: false, onRefused: () => undefined });
+  const stop = async () => {
+    await listener.close();
+    await stopServer(server, 10);
+  };
+  cleanups.push(stop);
+  return { address: `unix:${socket}`, path: socket, server, stop, cache, requests, responses, streams, serverLog: lines };
 }
 
 interface ClientRig {
@@ -258,7 +265,7 @@ describe('client and server together', opts, () => {
     const { applied, clientLog } = startClient(first);
     await applied.count(1);
     await first.requests.count(2);
-    await stopServer(first.server, 10);
+    await first.stop();
     await clientLog.until((lines) => lines.some(({ message }) => message.includes('discovery stream ended')));
     assert.equal(applied.all.length, 1);
     const second = await serve(first.path);
@@ -483,8 +490,9 @@ describe('the client, from a server of another make', opts, () => {
         calls.push(call);
       },
     });
-    await listenUnix({ server, path: join(dir, 'ads.sock'), mode: 0o600, takeOver: false, onRefused: () => undefined });
+    const listener = await listenUnix({ server, path: join(dir, 'ads.sock'), mode: 0o600, takeOver: false, onRefused: () => undefined });
     cleanups.push(async () => {
+      await listener.close();
       await stopServer(server, 10);
       rmSync(dir, { recursive: true, force: true });
     });
