@@ -87,8 +87,8 @@ class Fleet {
 export async function benchSds(argv: readonly string[]): Promise<void> {
   const { values } = parseArgs({ args: [...argv], options: { streams: { type: 'string', default: '2000' }, json: { type: 'string' } } });
   const streams = Number(values.streams);
-  if (!Number.isInteger(streams) || streams < 1 || streams > 10_000)
-    throw new Error(`--streams ${values.streams}: a whole number from 1 to 10,000 is accepted`);
+  if (!Number.isInteger(streams) || streams < 1 || streams > 4_096)
+    throw new Error(`--streams ${values.streams}: a whole number from 1 to 4,096 is accepted: an agent allows one user no more`);
   const dir = await mkdtemp(join(tmpdir(), 'hf-bench-sds-'));
   const at = (name: string) => join(dir, name);
   const sockets = (name: string) => [

@@ -6,7 +6,6 @@ import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -16,8 +15,8 @@ import { promisify } from 'node:util';
 import { unixTarget } from '../src/wire/grpc-target.ts';
 import { ControlPlane } from '../test/support/control-plane.ts';
 import { freePort } from '../test/support/free-port.ts';
-import { startMeshedSidecar } from '../test/support/meshed-sidecar.ts';
-import { Application, collect, meshOf, RecordingLog, type RunningSidecar } from '../test/support/sidecar-harness.ts';
+import { type MeshedPair, startMeshedPair } from '../test/support/meshed-pair.ts';
+import { RecordingLog, type RunningSidecar } from '../test/support/sidecar-harness.ts';
 
 const run = promisify(execFile);
 const binary = (name: string) => fileURLToPath(new URL(`../.interop/go/${name}`, import.meta.url));
@@ -123,7 +122,7 @@ describe('SPIRE feeds our sidecars', { skip: missing }, () => {
   let dir: string;
   let plane: ControlPlane;
   let spire: Spire;
-  let application: Application;
+  let pair: MeshedPair;
   let client: RunningSidecar;
   let server: RunningSidecar;
 
@@ -133,38 +132,22 @@ describe('SPIRE feeds our sidecars', { skip: missing }, () => {
     await spire.start(['sleep', 'httpbin']);
     plane = await ControlPlane.create(rec.log);
     await plane.start();
-    application = await Application.start();
-    const target = unixTarget(`unix:${spire.agentSocket}`);
-    client = await startMeshedSidecar(plane, { name: 'sleep', target, crl: undefined, names: { svid: idOf('sleep'), bundle: 'ROOTCA' } });
-    server = await startMeshedSidecar(plane, { name: 'httpbin', target, crl: undefined, names: { svid: idOf('httpbin'), bundle: 'ALL' } });
-    const mesh = meshOf({
-      workloads: [
-        { namespace: 'foo', name: 'sleep' },
-        { namespace: 'foo', name: 'httpbin', addresses: ['127.0.0.1'] },
-      ],
+    const common = { target: unixTarget(`unix:${spire.agentSocket}`), crl: undefined };
+    pair = await startMeshedPair(plane, {
+      client: { ...common, names: { svid: idOf('sleep'), bundle: 'ROOTCA' } },
+      server: { ...common, names: { svid: idOf('httpbin'), bundle: 'ALL' } },
     });
-    client.mesh.replace(mesh);
-    server.mesh.replace(mesh);
-    server.destination = application.endpoint;
-    client.destination = { address: '127.0.0.1', port: server.sidecar.ports.inbound };
+    ({ client, server } = pair);
   });
 
   after(async () => {
-    await client[Symbol.asyncDispose]();
-    await server[Symbol.asyncDispose]();
-    await application[Symbol.asyncDispose]();
+    await pair[Symbol.asyncDispose]();
     await plane[Symbol.asyncDispose]();
     await spire[Symbol.asyncDispose]();
     await rm(dir, { recursive: true });
   });
 
-  async function ask(): Promise<string> {
-    const socket = connect(client.sidecar.ports.outbound, '127.0.0.1');
-    socket.write('hello');
-    socket.once('data', () => socket.end());
-    return (await collect(socket)).text;
-  }
-
+  const ask = async () => (await pair.ask()).text;
   const rotations = (sidecar: RunningSidecar) => sidecar.records.records.filter((record) => record.msg === 'identity in force').length;
 
   it('rotation-every-few-seconds-without-a-failed-request', async () => {

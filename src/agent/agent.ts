@@ -6,10 +6,12 @@ import { runDeltaAdsClient } from '../discovery/delta-ads-client.ts';
 import { meshTypeUrls } from '../discovery/mesh-source.ts';
 import { runReportClient } from '../discovery/report-client.ts';
 import { ResourceCache } from '../discovery/resource-cache.ts';
+import { HandfastError } from '../errors.ts';
 import { MeshNode, type MeshNodeOptions } from '../node/mesh-node.ts';
 import { controlId } from '../spiffe/system-ids.ts';
 import { newServer, stopServer } from '../wire/grpc.ts';
 import { listenUnix } from '../wire/grpc-listener.ts';
+import { isUnixAddress } from '../wire/grpc-target.ts';
 import { serveOperators } from '../wire/operator-server.ts';
 import { Attestor } from './attestor.ts';
 import { addDiscoveryRelay } from './discovery-relay.ts';
@@ -17,6 +19,7 @@ import { addReportService, LivePeers } from './live-peers.ts';
 import { addSdsService } from './sds-server.ts';
 import { SdsStreams } from './sds-streams.ts';
 import { agentStatus } from './status.ts';
+import type { StreamCounts } from './stream-limits.ts';
 import { StreamSessions } from './stream-session.ts';
 import { serveWorkloadApi } from './workload-api.ts';
 import { WorkloadRegistrations } from './workload-registrations.ts';
@@ -34,7 +37,16 @@ export interface AgentOptions extends MeshNodeOptions {
   /** gRPC address of control. */
   readonly control: string;
   readonly rotateEveryMs: number | undefined;
+  /** How long a client may take to answer a discovery response before its stream is ended; a minute unless told otherwise. */
+  readonly answerTimeoutMs?: number;
+  /** How many streams one peer and one workload may hold; enough for a full node unless told otherwise. */
+  readonly streamCounts?: Partial<StreamCounts>;
 }
+
+/** A report of 10,000 peers, which is the most that is taken. */
+const MAX_REQUEST_BYTES = 2 * 1024 * 1024;
+/** Of one sidecar's connection, or of whoever opens streams for many workloads. */
+const MAX_STREAMS = 128;
 
 /** Serves until `stop` is called. Throws CONFIG_INVALID, STATE_INVALID, JOIN_TOKEN_REFUSED or UNAVAILABLE when it cannot begin. */
 export async function startAgent(options: AgentOptions): Promise<{ stop(): Promise<void> }> {
@@ -45,6 +57,11 @@ export async function startAgent(options: AgentOptions): Promise<{ stop(): Promi
   };
   try {
     const stopping = new AbortController();
+    if (isUnixAddress(options.ca) && !isUnixAddress(options.control))
+      throw new HandfastError(
+        'CONFIG_INVALID',
+        '--control HOST:PORT needs a certificate: give --ca HOST:PORT, --trust-bundle and --join-token-file too',
+      );
     const node = await MeshNode.start(options);
     running.push(() => node.stop());
     const ca = new CaClient(node.ca);
@@ -55,11 +72,11 @@ export async function startAgent(options: AgentOptions): Promise<{ stop(): Promi
     const trust = node.trust.trust;
     const sessions = new WorkloadSessions({ signer: signerOf(ca, node), trust, plan: { rotateEveryMs: options.rotateEveryMs, now }, log });
     const streams = new SdsStreams(now);
-    const opener = new StreamSessions({ sessions, attestor, log });
+    const opener = new StreamSessions({ sessions, attestor, log, answerTimeoutMs: options.answerTimeoutMs, counts: options.streamCounts });
     const livePeers = new LivePeers();
     const cache = new ResourceCache();
 
-    const server = newServer();
+    const server = newServer({ maxMessageBytes: MAX_REQUEST_BYTES, maxStreams: MAX_STREAMS });
     addSdsService(server, { opener, streams, log });
     addDiscoveryRelay(server, { opener, cache, log });
     addReportService(server, { opener, livePeers });
@@ -94,7 +111,7 @@ export async function startAgent(options: AgentOptions): Promise<{ stop(): Promi
     const apply = (typeUrl: string, change: Parameters<typeof cache.apply>[1]) => cache.apply(typeUrl, change);
     const upstream = [
       runDeltaAdsClient({ ...toControl, nodeId: 'agent', typeUrls: meshTypeUrls, apply }),
-      runReportClient({ ...toControl, peers: () => livePeers.all }),
+      runReportClient({ ...toControl, peers: () => livePeers.together.peers, truncated: () => livePeers.together.truncated }),
     ];
     running.push(async () => {
       stopping.abort();

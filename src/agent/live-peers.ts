@@ -1,47 +1,118 @@
 // The open connections of this node's sidecars, as they report them: for operators, and for the one who asks before revoking.
 
-import type { Server, ServerDuplexStream } from '@grpc/grpc-js';
+import { type Server, status } from '@grpc/grpc-js';
 import {
   type ConnectionReport,
   type LivePeer,
   type ReportServiceServer,
   ReportServiceService,
-  type ReportSummary,
 } from '../wire/gen/handfast/report/v1/report.ts';
+import { statusError } from '../wire/grpc.ts';
+import { believedPeers } from './believed-peers.ts';
+import { requestLimit } from './request-limit.ts';
 import type { StreamSessions } from './stream-session.ts';
 
-/** Who reported: a workload's SPIFFE ID, and what it said last. */
+/** Who reported: a workload's SPIFFE ID, and what it said last. `truncated`: it has more than that. */
 export interface ReportedPeers {
   readonly reporter: string;
   readonly peers: readonly LivePeer[];
+  readonly truncated: boolean;
 }
 
-/** A sidecar has a few dozen peers; a report of more is cut off here. */
-const MAX_PEERS = 10_000;
+/** Who is at the other end of a stream of reports. */
+export interface Reporter {
+  readonly spiffeId: string;
+  readonly connection: string;
+  /** Asked before a report is believed; false when the stream has ended. */
+  stillProven(): boolean;
+}
+
+/** The part of a gRPC stream that reports are read from. */
+interface ReportStream {
+  on(event: 'data', listener: (report: ConnectionReport) => void): unknown;
+  on(event: 'end', listener: () => void): unknown;
+  emit(event: 'error', error: unknown): unknown;
+  end(): unknown;
+}
+
+interface Stream extends ReportedPeers {
+  readonly connection: string;
+}
+
+/** Of one workload, on all its streams: a sidecar has a few dozen peers. */
+const MAX_PEERS = 1_000;
+/** A sidecar reports once a second at most. */
+const REPORTS = { burst: 20, perSecond: 5 };
 
 export class LivePeers {
-  readonly #reports = new Map<object, ReportedPeers>();
+  readonly #streams = new Map<ReportStream, Stream>();
+  /** Made when it is asked for, and again after a change alone: it is asked for each second. */
+  #together: ConnectionReport | undefined;
 
   get reports(): readonly ReportedPeers[] {
-    return [...this.#reports.values()];
+    return [...this.#streams.values()].map(({ reporter, peers, truncated }) => ({ reporter, peers, truncated }));
   }
 
-  /** Everything, as this node reports it on. */
-  get all(): LivePeer[] {
-    return this.reports.flatMap(({ peers }) => peers);
+  /** Everything, as this node reports it on: the reporters take turns, so that wherever it is cut nobody's part has been crowded out by another's. */
+  get together(): ConnectionReport {
+    this.#together ??= { peers: takingTurns(this.reports), truncated: this.reports.some(({ truncated }) => truncated) };
+    return this.#together;
   }
 
   /** Takes a stream's reports until the returned function is called. */
-  follow(call: ServerDuplexStream<ConnectionReport, ReportSummary>, reporter: string): () => void {
-    call.on('data', ({ peers }: ConnectionReport) => this.#reports.set(call, { reporter, peers: peers.slice(0, MAX_PEERS) }));
+  follow(call: ReportStream, { spiffeId: reporter, connection, stillProven }: Reporter): () => void {
+    // One sidecar, one stream; the newer one is the one that lives.
+    for (const [other, stream] of [...this.#streams]) {
+      if (stream.reporter === reporter && stream.connection === connection)
+        other.emit('error', statusError(status.ABORTED, 'another stream of reports took its place'));
+    }
+    const limit = requestLimit(REPORTS);
+    let over = false;
+    const keep = (peers: readonly LivePeer[], truncated: boolean) => {
+      this.#streams.set(call, { reporter, connection, peers, truncated });
+      this.#together = undefined;
+    };
+    keep([], false);
+    call.on('data', (report: ConnectionReport) => {
+      if (over || !stillProven()) return;
+      try {
+        limit();
+      } catch (error) {
+        call.emit('error', error);
+        return;
+      }
+      const believed = believedPeers(report, { reporter, max: this.#room(call, reporter) });
+      keep(believed.peers, believed.truncated);
+    });
     call.on('end', () => call.end());
-    return () => this.#reports.delete(call);
+    return () => {
+      over = true;
+      this.#streams.delete(call);
+      this.#together = undefined;
+    };
   }
+
+  /** How many peers a stream may name, beside the workload's other streams. */
+  #room(call: ReportStream, reporter: string): number {
+    let taken = 0;
+    for (const [other, stream] of this.#streams) if (other !== call && stream.reporter === reporter) taken += stream.peers.length;
+    return Math.max(0, MAX_PEERS - taken);
+  }
+}
+
+/** The first of each reporter, then the second of each, and so on. */
+function takingTurns(reports: readonly ReportedPeers[]): LivePeer[] {
+  const queues = [...Map.groupBy(reports, ({ reporter }) => reporter).values()].map((of) => of.flatMap(({ peers }) => peers));
+  const longest = queues.reduce((max, queue) => Math.max(max, queue.length), 0);
+  return Array.from({ length: longest }, (_, turn) => queues.flatMap((queue) => queue[turn] ?? [])).flat();
 }
 
 export function addReportService(server: Server, deps: { opener: StreamSessions; livePeers: LivePeers }): void {
   const service: ReportServiceServer = {
-    report: (call) => deps.opener.open(call, ({ identity }) => deps.livePeers.follow(call, identity.svid.id.uri)),
+    report: (call) =>
+      deps.opener.open(call, ({ identity, connection, stillProven }) =>
+        deps.livePeers.follow(call, { spiffeId: identity.svid.id.uri, connection, stillProven }),
+      ),
   };
   server.addService(ReportServiceService, service);
 }

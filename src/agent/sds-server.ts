@@ -7,15 +7,12 @@ import { secretNames } from '../discovery/identity-source.ts';
 import { type StateOfTheWorldStream, serveStateOfTheWorldStream } from '../discovery/state-of-the-world-server.ts';
 import { typeUrls } from '../discovery/type-urls.ts';
 import type { Log } from '../observe/log.ts';
-import { type Rate, TokenBucket } from '../rate-limit.ts';
 import { type SecretDiscoveryServiceServer, SecretDiscoveryServiceService } from '../wire/gen/envoy/service/secret/v3/sds.ts';
 import { statusError } from '../wire/grpc.ts';
+import { requestLimit } from './request-limit.ts';
 import type { SdsStreams } from './sds-streams.ts';
 import type { ServedWorkload, StreamSessions } from './stream-session.ts';
 import type { WorkloadSession } from './workload-sessions.ts';
-
-/** On one stream: an answer to each rotation and a change of names now and then are far below this. */
-const REQUESTS: Rate = { burst: 100, perSecond: 20 };
 
 const { jwks: _notServed, ...ownNames } = secretNames;
 const TRUST_DOMAIN_ID = /^spiffe:\/\/[a-z0-9._-]{1,255}$/;
@@ -44,7 +41,7 @@ export function addSdsService(server: Server, deps: { opener: StreamSessions; st
 
 /** What both protocols are given: the workload's secrets, and a place in the registry of streams that hears of ACK and NACK. */
 function prepare(
-  { session, identity, peer }: ServedWorkload,
+  { session, identity, peer, rules }: ServedWorkload,
   deps: { streams: SdsStreams; log: Log; protocol: 'state-of-the-world' | 'delta' },
 ) {
   const spiffeId = identity.svid.id.uri;
@@ -54,19 +51,18 @@ function prepare(
     nacked: ({ versions, reason }: { versions: ReadonlyMap<string, string>; reason: string }) => entry.nacked(versions, reason),
     dropped: ({ names }: { names: readonly string[] }) => entry.dropped(names),
   };
-  return { common: { view: session.secrets, peer: spiffeId, log: deps.log, answers }, end: () => entry.end() };
+  return { common: { ...rules, view: session.secrets, peer: spiffeId, log: deps.log, answers }, end: () => entry.end() };
 }
 
 /** Ends a stream that asks too often, or for what its proof does not cover. What it may have, but is not there yet, comes when it is known. */
 function admission({ session, identity }: ServedWorkload, log: Log): (names: readonly string[]) => void {
-  const requests = new TokenBucket(REQUESTS);
+  const limit = requestLimit();
   const { uri } = identity.svid.id;
   const own: ReadonlySet<string> = new Set(['*', uri, ...Object.values(ownNames)]);
   /** Bundles of other trust domains are nobody's secret; they are counted because they need not exist. */
   const trustDomains = new Set<string>();
   return (names) => {
-    if (requests.take() > 0)
-      throw statusError(status.RESOURCE_EXHAUSTED, `more than ${REQUESTS.perSecond} requests a second on one stream`);
+    limit();
     for (const name of names) {
       if (own.has(name)) continue;
       if (!TRUST_DOMAIN_ID.test(name)) throw foreign(name, { session, uri, log });

@@ -14,6 +14,14 @@ export interface SdsStreamState {
   readonly refusal?: { readonly at: number; readonly names: readonly string[]; readonly reason: string };
 }
 
+/** A stream that has taken a trust bundle once, but not its latest version: `secrets` are the names of those that it lacks, `since` is Unix milliseconds. */
+export interface BehindStream {
+  readonly spiffeId: string;
+  readonly peer: string;
+  readonly secrets: readonly string[];
+  readonly since: number;
+}
+
 /** A stream's side of the registry. */
 export interface SdsStreamEntry {
   acked(versions: ReadonlyMap<string, string>): void;
@@ -26,6 +34,8 @@ interface Entry {
   readonly view: ResourceView;
   readonly acked: Map<string, string>;
   state: SdsStreamState;
+  /** Since when it lacks a bundle. */
+  behindSince: number | undefined;
 }
 
 export class SdsStreams {
@@ -40,8 +50,14 @@ export class SdsStreams {
 
   open(of: { spiffeId: string; peer: string; protocol: SdsStreamState['protocol']; view: ResourceView }): SdsStreamEntry {
     const { spiffeId, peer, protocol, view } = of;
-    const entry: Entry = { view, acked: new Map(), state: { spiffeId, peer, protocol, openedAt: this.#now(), acked: {} } };
+    const state = { spiffeId, peer, protocol, openedAt: this.#now(), acked: {} };
+    const entry: Entry = { view, acked: new Map(), state, behindSince: undefined };
     this.#entries.add(entry);
+    const look = () => {
+      if (lacking(entry).length === 0) entry.behindSince = undefined;
+      else entry.behindSince ??= this.#now();
+    };
+    const stopLooking = view.subscribe(look);
     return {
       acked: (versions) => {
         for (const [name, version] of versions) entry.acked.set(name, version);
@@ -49,6 +65,7 @@ export class SdsStreams {
         // A refusal is over once something newer of the same names was taken.
         const over = refusal === undefined || refusal.names.every((name) => versions.has(name));
         entry.state = { ...state, acked: Object.fromEntries(entry.acked), ...(over ? {} : { refusal }) };
+        look();
         this.#changed();
       },
       nacked: (versions, reason) => {
@@ -60,9 +77,11 @@ export class SdsStreams {
         const { refusal, ...state } = entry.state;
         const over = refusal === undefined || refusal.names.every((name) => names.includes(name));
         entry.state = { ...state, acked: Object.fromEntries(entry.acked), ...(over ? {} : { refusal }) };
+        look();
         this.#changed();
       },
       end: () => {
+        stopLooking();
         this.#entries.delete(entry);
         this.#changed();
       },
@@ -73,14 +92,12 @@ export class SdsStreams {
     return [...this.#entries].map(({ state }) => state);
   }
 
-  /** The streams that have taken a trust bundle once, but not its latest version. */
-  behind(): readonly SdsStreamState[] {
-    return [...this.#entries]
-      .filter(({ view, acked }) => {
-        const resources = view.resources(typeUrls.secret);
-        return [...acked].some(([name, version]) => isBundle(name) && resources?.get(name)?.version !== version);
-      })
-      .map(({ state }) => state);
+  behind(): readonly BehindStream[] {
+    return [...this.#entries].flatMap((entry) => {
+      const secrets = lacking(entry);
+      const { spiffeId, peer } = entry.state;
+      return secrets.length === 0 ? [] : [{ spiffeId, peer, secrets, since: entry.behindSince ?? this.#now() }];
+    });
   }
 
   /** Resolves once every stream has the latest trust bundle. */
@@ -111,4 +128,10 @@ export class SdsStreams {
 
 function isBundle(name: string): boolean {
   return name === secretNames.bundle || name === secretNames.allBundles || /^spiffe:\/\/[^/]+$/.test(name);
+}
+
+/** The bundles that a stream has taken once, but not in their latest version. */
+function lacking({ view, acked }: Entry): readonly string[] {
+  const resources = view.resources(typeUrls.secret);
+  return [...acked].filter(([name, version]) => isBundle(name) && resources?.get(name)?.version !== version).map(([name]) => name);
 }

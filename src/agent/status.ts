@@ -2,7 +2,7 @@
 
 import type { MeshNode } from '../node/mesh-node.ts';
 import type { LivePeers, ReportedPeers } from './live-peers.ts';
-import type { SdsStreamState, SdsStreams } from './sds-streams.ts';
+import type { BehindStream, SdsStreamState, SdsStreams } from './sds-streams.ts';
 import type { WorkloadSessions } from './workload-sessions.ts';
 
 /** Times are ISO 8601. */
@@ -19,7 +19,7 @@ export interface AgentStatus {
   }[];
   readonly streams: readonly SdsStreamState[];
   /** Streams that have not confirmed the latest trust bundle. */
-  readonly behind: number;
+  readonly behind: readonly BehindStream[];
   readonly connections: readonly ReportedPeers[];
 }
 
@@ -48,7 +48,7 @@ export function agentStatus(of: {
       expiresInS: Math.round((svid.notAfter - of.now()) / 1000),
     })),
     streams: of.streams.states,
-    behind: of.streams.behind().length,
+    behind: of.streams.behind(),
     connections: of.livePeers.reports,
   };
 }

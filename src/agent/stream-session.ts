@@ -1,15 +1,17 @@
-// A workload's stream to the agent: opened by its token or by what the kernel knows of its process, ended when the proof is refused, and let go
-// of when it ends.
+// A workload's stream to the agent: opened by its token or by what the kernel knows of its process, ended when a proof is refused or its process
+// has ended, and let go of when it ends.
 
 import { type ServerDuplexStream, status } from '@grpc/grpc-js';
-import { HandfastError, messageOf } from '../errors.ts';
+import type { ResponseRules } from '../discovery/response-writer.ts';
+import { HandfastError } from '../errors.ts';
 import type { PeerCredentials } from '../net/peer-credentials.ts';
 import type { Log } from '../observe/log.ts';
 import type { Snapshot } from '../snapshot.ts';
 import type { Identity } from '../spiffe/identity.ts';
 import { callerKey, callerOf } from '../wire/caller.ts';
 import { bearerToken, statusError } from '../wire/grpc.ts';
-import { StreamLimits } from './stream-limits.ts';
+import { type StreamCounts, StreamLimits } from './stream-limits.ts';
+import { isRefusal, refusalStatus } from './stream-refusal.ts';
 import type { WorkloadSession, WorkloadSessions } from './workload-sessions.ts';
 
 interface RegisteredWorkload {
@@ -31,6 +33,9 @@ interface FoundToken {
   readonly registration: RegisteredWorkload | undefined;
 }
 
+/** For every stream of ours a client answers at once: one that has not in this time hangs, and comes back if it can. */
+const ANSWER_TIMEOUT_MS = 60_000;
+
 const COME_AGAIN = 'the registration of this process has changed: come again';
 
 type Call = ServerDuplexStream<unknown, unknown>;
@@ -40,9 +45,18 @@ export class StreamSessions {
   readonly #sessions: WorkloadSessions;
   readonly #attestor: ProcessAttestor;
   readonly #log: Log;
-  readonly #limits = new StreamLimits();
+  readonly #limits: StreamLimits;
+  readonly #answerTimeoutMs: number;
 
-  constructor(deps: { sessions: WorkloadSessions; attestor: ProcessAttestor; log: Log }) {
+  constructor(deps: {
+    sessions: WorkloadSessions;
+    attestor: ProcessAttestor;
+    log: Log;
+    answerTimeoutMs?: number | undefined;
+    counts?: Partial<StreamCounts> | undefined;
+  }) {
+    this.#limits = new StreamLimits(deps.counts);
+    this.#answerTimeoutMs = deps.answerTimeoutMs ?? ANSWER_TIMEOUT_MS;
     this.#sessions = deps.sessions;
     this.#attestor = deps.attestor;
     this.#log = deps.log;
@@ -59,6 +73,8 @@ export class StreamSessions {
     }
     const { peer } = caller;
     const key = callerKey(caller);
+    // Random, and the same for all streams of a connection.
+    const connection = call.getPeer();
     const atEnd: (() => void)[] = [];
     let found: FoundToken;
     let session: WorkloadSession;
@@ -89,6 +105,11 @@ export class StreamSessions {
         if (ended) return;
         const { uri } = identity.svid.id;
         const attest = () => {
+          // Its socket may have been handed on: whoever holds it now has proven nothing.
+          if (!peer.alive()) {
+            refuse(statusError(status.PERMISSION_DENIED, 'the process that opened this stream has ended'));
+            return false;
+          }
           if (this.#attestor.mayPresent(peer, uri)) return true;
           this.#countRefusal(key);
           const process = { pid: peer.pid, uid: peer.uid, networkNamespace: peer.networkNamespace };
@@ -102,7 +123,15 @@ export class StreamSessions {
           refuse(statusError(status.UNAVAILABLE, COME_AGAIN));
           return;
         }
-        atEnd.push(this.#follow({ peer, found, attest, refuse }), serve({ session, identity, peer: key }));
+        try {
+          atEnd.push(this.#limits.prove(uri));
+        } catch (error) {
+          refuse(refusalStatus(error));
+          return;
+        }
+        const stillProven = () => !ended && attest();
+        const rules = { mayPush: stillProven, answerTimeoutMs: this.#answerTimeoutMs };
+        atEnd.push(this.#follow({ peer, found, attest, refuse }), serve({ session, identity, peer: key, connection, stillProven, rules }));
         call.resume();
       },
       (error) => {
@@ -155,18 +184,10 @@ export interface ServedWorkload {
   readonly identity: Identity;
   /** Who asked, in words. */
   readonly peer: string;
-}
-
-function isRefusal(error: unknown): boolean {
-  return error instanceof HandfastError && (error.code === 'TOKEN_REFUSED' || error.code === 'IDENTITY_BLOCKED');
-}
-
-/** The status for a stream whose token or certificate was refused. */
-function refusalStatus(error: unknown) {
-  const codes: Readonly<Partial<Record<HandfastError['code'], status>>> = {
-    TOKEN_REFUSED: status.UNAUTHENTICATED,
-    IDENTITY_BLOCKED: status.PERMISSION_DENIED,
-    RATE_LIMITED: status.RESOURCE_EXHAUSTED,
-  };
-  return statusError((error instanceof HandfastError ? codes[error.code] : undefined) ?? status.UNAVAILABLE, messageOf(error));
+  /** The name of the connection that the stream came over. */
+  readonly connection: string;
+  /** To be asked before anything is told or believed: false when a proof has fallen since, and the stream has ended. */
+  stillProven(): boolean;
+  /** The same for what serves discovery, with the time that a client has to answer. */
+  readonly rules: ResponseRules;
 }

@@ -9,9 +9,9 @@ import type { Log } from '../observe/log.ts';
 import { Snapshot } from '../snapshot.ts';
 import { createCsr } from '../spiffe/csr.ts';
 import type { Identity } from '../spiffe/identity.ts';
+import { checkOwnCertificate } from '../spiffe/own-certificate.ts';
 import { generateP256, pkcs8Pem } from '../spiffe/p256.ts';
 import { firstRootChanged } from '../spiffe/trust-bundle.ts';
-import { checkValidity } from '../spiffe/verify-peer.ts';
 import { chainsTo, parseX509Svid, type X509Svid } from '../spiffe/x509-svid.ts';
 
 export interface RotationPlan {
@@ -74,11 +74,9 @@ export class SvidRotator {
     return identity;
   }
 
-  /** Throws CERTIFICATE_EXPIRED for one that is dead on arrival (clocks that differ): it would be renewed at once, for ever. Nor may a stream come to speak for another. */
+  /** Throws for a certificate that is of no use by our clock, or of another workload: a stream may not come to speak for somebody else. */
   #check(svid: X509Svid): void {
-    const [leaf] = svid.certificates;
-    const now = this.#deps.plan.now();
-    if (leaf !== undefined) checkValidity(leaf, { whose: svid.id.uri, now: Math.max(now, svid.notBefore) });
+    checkOwnCertificate(svid, this.#deps.plan.now());
     const served = this.identity.current?.svid.id.uri ?? svid.id.uri;
     if (svid.id.uri !== served)
       throw new HandfastError('IDENTITY_MISMATCH', `the CA made a certificate of ${svid.id.uri} for the token of ${served}`);
@@ -106,7 +104,9 @@ export class SvidRotator {
     const backoff = new Backoff({ baseMs: 500, maxMs: 30_000 });
     let waitMs = renewalDelay(first, plan);
     while (!signal.aborted) {
-      if (await this.#clock.wait(waitMs, signal)) await this.#clock.wait(Math.min(this.#spreadMs, waitMs) * Math.random(), signal);
+      const due = { now: plan.now, signal };
+      if (await this.#clock.waitUntil(plan.now() + waitMs, due))
+        await this.#clock.wait(Math.min(this.#spreadMs, waitMs) * Math.random(), signal);
       if (signal.aborted) return;
       try {
         const identity = await this.#issue();
@@ -136,6 +136,8 @@ export class SvidRotator {
 /** Half of what is left of the lifetime, give or take a tenth of it, so that a fleet does not renew in step. */
 export function renewalDelay(identity: Identity, plan: RotationPlan, random: () => number = Math.random): number {
   if (plan.rotateEveryMs !== undefined) return plan.rotateEveryMs;
-  const left = Math.max(0, identity.svid.notAfter - plan.now());
+  const { notBefore, notAfter } = identity.svid;
+  // No longer than its whole life, whatever our clock says.
+  const left = Math.max(0, Math.min(notAfter - plan.now(), notAfter - notBefore));
   return Math.min(2 ** 31 - 1, left * (0.45 + 0.1 * random()));
 }

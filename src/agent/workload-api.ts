@@ -1,15 +1,16 @@
 // The SPIFFE Workload API (https://spiffe.io/docs/latest/spiffe-specs/spiffe-workload-api/) on a socket of its own: its callers bring no
 // token, so what the kernel says of their process is all that speaks for them.
 
-import { Server, type ServerUnaryCall, type ServerWritableStream, type sendUnaryData } from '@grpc/grpc-js';
+import type { Server, ServerUnaryCall, ServerWritableStream, sendUnaryData } from '@grpc/grpc-js';
 import { HandfastError } from '../errors.ts';
 import type { NodeTrust } from '../node/node-trust.ts';
 import type { Log } from '../observe/log.ts';
 import type { MonotonicClock } from '../rate-limit.ts';
 import type { Snapshot } from '../snapshot.ts';
 import type { Refusal } from '../wire/admission.ts';
+import type { ConnectionLimits } from '../wire/connection-counts.ts';
 import { type SpiffeWorkloadAPIServer, SpiffeWorkloadAPIService, type X509SVIDResponse } from '../wire/gen/spiffe/workload/workload.ts';
-import { stopServer } from '../wire/grpc.ts';
+import { newServer, type ServerBounds, stopServer } from '../wire/grpc.ts';
 import { listenUnix } from '../wire/grpc-listener.ts';
 import type { Attestor } from './attestor.ts';
 import { HeldWorkloads, type WorkloadIdentityProvider } from './held-workloads.ts';
@@ -33,21 +34,20 @@ export interface WorkloadApiDeps {
   readonly clock?: MonotonicClock;
 }
 
-/** Requests hold a JWT-SVID at most. */
-const MAX_REQUEST_BYTES = 64 * 1024;
-const MAX_STREAMS_PER_CONNECTION = 256;
+/** A request holds a JWT-SVID at most, a library has a few streams, and nobody else has proven less of itself. */
+const BOUNDS: ServerBounds = { maxMessageBytes: 64 * 1024, maxStreams: 16, requestDeadlineMs: 10_000 };
+const CONNECTIONS: ConnectionLimits = { maxPerCaller: 32, maxPerUser: 512 };
 
 /** Serves on a unix socket that everybody may open, until `close` is called. A socket that is served already is taken over. */
-export async function serveWorkloadApi({ path, ...deps }: WorkloadApiDeps & { path: string }): Promise<{ close(): Promise<void> }> {
-  const server = new Server({
-    'grpc.max_receive_message_length': MAX_REQUEST_BYTES,
-    'grpc.max_concurrent_streams': MAX_STREAMS_PER_CONNECTION,
-    'grpc.keepalive_time_ms': 30_000,
-    'grpc.keepalive_timeout_ms': 10_000,
-  });
+export async function serveWorkloadApi({
+  path,
+  bounds = {},
+  ...deps
+}: WorkloadApiDeps & { path: string; bounds?: Partial<ServerBounds> }): Promise<{ close(): Promise<void> }> {
+  const server = newServer({ ...BOUNDS, ...bounds });
   addWorkloadApi(server, { ...deps, signer: new JwtSvidCache(deps) });
   const onRefused = (refusal: Refusal) => deps.log.warn(refusal, 'Workload API: connection refused');
-  const listener = await listenUnix({ server, path, mode: 0o666, takeOver: true, onRefused });
+  const listener = await listenUnix({ ...CONNECTIONS, server, path, mode: 0o666, takeOver: true, onRefused });
   return {
     close: async () => {
       await listener.close();

@@ -8,6 +8,7 @@ import { JwtKeys } from './jwt-keys.ts';
 import { Revocations } from './revocations.ts';
 import { RootRotation } from './root-rotation.ts';
 import { diskKeys } from './signer.ts';
+import { sweepTemporaries } from './state-file.ts';
 import { lockState, type StateLock } from './state-lock.ts';
 import { TrustPublisher } from './trust-publisher.ts';
 
@@ -28,6 +29,7 @@ export async function openParts(options: AuthorityOptions & { crlTtlMs: number }
   const lock = await lockState(dir);
   let ledger: IssuanceLedger | undefined;
   try {
+    await sweepTemporaries(dir);
     const create = !(await RootRotation.isInitialised(dir));
     ledger = await IssuanceLedger.open({ dir, create, now, ...(log === undefined ? {} : { log }) });
     const revocations = await Revocations.open({ dir, ledger, create, now });

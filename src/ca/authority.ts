@@ -117,10 +117,13 @@ export class Authority {
   get rotation(): { readonly stage: RotationStage; readonly rootKeyIds: readonly string[]; readonly liveBelowOld: number } {
     const { rotation } = this.#parts;
     const { oldRoot } = rotation;
-    const liveBelowOld =
-      oldRoot === undefined
-        ? 0
-        : this.#unrevoked().filter(({ rootKeyId, purpose }) => rootKeyId === oldRoot.keyId && purpose !== OWN_PURPOSE).length;
+    const unrevoked = oldRoot === undefined ? [] : this.#unrevoked();
+    // A node has one certificate at a time: once it has another, the old one is nobody's. The CA replaces its own by itself.
+    const renewed = new Set(
+      unrevoked.flatMap(({ purpose, node, rootKeyId }) => (purpose === 'node' && rootKeyId !== oldRoot?.keyId ? [node] : [])),
+    );
+    const counts = ({ purpose, node }: LedgerEntry) => purpose !== OWN_PURPOSE && !(purpose === 'node' && renewed.has(node));
+    const liveBelowOld = unrevoked.filter((entry) => entry.rootKeyId === oldRoot?.keyId && counts(entry)).length;
     return { stage: rotation.stage, rootKeyIds: rotation.roots.map(({ keyId }) => keyId), liveBelowOld };
   }
 

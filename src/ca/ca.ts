@@ -3,17 +3,17 @@
 import type { Log } from '../observe/log.ts';
 import { parseRevocationList, revocationOf } from '../spiffe/crl.ts';
 import { parseTrustBundle } from '../spiffe/trust-bundle.ts';
-import { chooseHttp2 } from '../tls/alpn.ts';
-import { Terminator } from '../tls/terminate.ts';
 import { newServer, stopServer } from '../wire/grpc.ts';
-import { listenTls, listenUnix } from '../wire/grpc-listener.ts';
+import { listenUnix } from '../wire/grpc-listener.ts';
 import { serveOperators } from '../wire/operator-server.ts';
+import { AttemptLimits } from './attempt-limits.ts';
 import { Authority } from './authority.ts';
 import { JoinTokens } from './join-tokens.ts';
 import { LocalTokenProver, openLocalTokenKey, type TokenProver } from './local-token.ts';
+import { listenForNodes, MAX_REQUEST_BYTES } from './node-listener.ts';
 import { addNodeService } from './node-service.ts';
 import { caOperatorRoutes } from './operator-routes.ts';
-import { ownIdentity } from './own-identity.ts';
+import { RefusalLog } from './refusal-log.ts';
 import { addWorkloadServices } from './server.ts';
 import { addTrustService } from './trust-server.ts';
 
@@ -38,7 +38,8 @@ export interface CaOptions {
   readonly now: () => number;
 }
 
-const HANDSHAKE_TIMEOUT_MS = 10_000;
+/** Of one node, which asks for all its workloads. */
+const MAX_STREAMS = 100;
 
 export interface RunningCa {
   /** Of the TLS listener; 0 without one. */
@@ -59,9 +60,14 @@ export async function startCa(options: CaOptions): Promise<RunningCa> {
     running.push(() => authority.close());
     const local = new LocalTokenProver({ key: await openLocalTokenKey(stateDir), audience: options.audience, now });
     const joinTokens = await JoinTokens.open({ dir: stateDir, now });
-    const server = newServer();
-    addWorkloadServices(server, { authority, prover: options.prover?.(local) ?? local, tokensAlone: options.tokensAlone, log });
-    addNodeService(server, { authority, joinTokens, nodeTtlMs: options.nodeTtlMs, log });
+    const server = newServer({ maxMessageBytes: MAX_REQUEST_BYTES, maxStreams: MAX_STREAMS });
+    const shared = { authority, log, now, refusals: new RefusalLog(log), attempts: new AttemptLimits() };
+    const prover = options.prover?.(local) ?? local;
+    const addServices = (to: typeof server) => {
+      addWorkloadServices(to, { ...shared, prover, tokensAlone: options.tokensAlone });
+      addNodeService(to, { ...shared, joinTokens, nodeTtlMs: options.nodeTtlMs });
+    };
+    addServices(server);
     const followers = addTrustService(server, { trust: authority.trust, log });
     running.push(() => stopServer(server));
 
@@ -79,7 +85,17 @@ export async function startCa(options: CaOptions): Promise<RunningCa> {
     const tls =
       listen === undefined
         ? undefined
-        : await listenForNodes({ server, listen, authority, revocations: () => list, ...options, onRefused, running });
+        : await listenForNodes({
+            ...options,
+            server,
+            addAnonymousServices: addServices,
+            listen,
+            authority,
+            joinTokens,
+            revocations: () => list,
+            onRefused,
+          });
+    if (tls !== undefined) running.push(() => tls.close());
     const operators = await serveOperators({
       path: options.operatorSocket,
       takeOver: false,
@@ -100,35 +116,4 @@ export async function startCa(options: CaOptions): Promise<RunningCa> {
     await stop();
     throw error;
   }
-}
-
-async function listenForNodes(of: {
-  server: ReturnType<typeof newServer>;
-  listen: { readonly host: string; readonly port: number };
-  authority: Authority;
-  revocations: () => ReturnType<typeof parseRevocationList>;
-  log: Log;
-  now: () => number;
-  dnsNames?: readonly string[];
-  onRefused: (refusal: object) => void;
-  running: (() => unknown)[];
-}) {
-  const { authority, log, now, revocations } = of;
-  const stopping = new AbortController();
-  of.running.push(() => stopping.abort());
-  const identity = await ownIdentity({ authority, dnsNames: of.dnsNames ?? [], log, now, signal: stopping.signal });
-  const terminator = new Terminator({
-    handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
-    chooseAlpn: chooseHttp2,
-    revocations,
-    // Nodes that join have no certificate yet; what else they may ask for without one, callers.ts decides.
-    anonymous: true,
-    now,
-  });
-  if (identity.current !== undefined) terminator.replace(identity.current);
-  identity.subscribe((next) => terminator.replace(next));
-  const terminate = (raw: Parameters<typeof terminator.terminateAny>[0]) => terminator.terminateAny(raw);
-  const listener = await listenTls({ server: of.server, ...of.listen, terminator: { terminate }, onRefused: of.onRefused });
-  of.running.push(() => listener.close());
-  return listener;
 }

@@ -51,8 +51,28 @@ export class JoinTokens {
     return { token, expiresAt };
   }
 
-  /** Whom the token lets in. It is used up when this resolves, whatever becomes of its user. Throws JOIN_TOKEN_REFUSED. */
-  async use(token: string): Promise<SpiffeId> {
+  /** How many could still let somebody in. */
+  get waiting(): number {
+    const now = this.#now();
+    return this.#tokens.filter(({ expiresAt }) => expiresAt > now).length;
+  }
+
+  /**
+   * Spends the token on what `use` makes for the node it lets in. On disk it is spent before `use` begins, so that of two who come with it only
+   * one gets anything; where `use` throws nobody got anything, and it is good again. Throws JOIN_TOKEN_REFUSED, or what `use` throws.
+   */
+  async redeem<T>(token: string, use: (id: SpiffeId) => Promise<T>): Promise<T> {
+    const spent = await this.#spend(token);
+    try {
+      return await use(parseSpiffeId(spent.spiffeId));
+    } catch (error) {
+      // Should this fail, too, the token stays spent, and what went wrong first is what its user hears.
+      await this.#change((tokens) => [...tokens, spent]).catch(() => undefined);
+      throw error;
+    }
+  }
+
+  async #spend(token: string): Promise<Kept> {
     const digest = digestOf(token);
     let found: Kept | undefined;
     await this.#change((tokens) => {
@@ -63,7 +83,7 @@ export class JoinTokens {
       return tokens.filter((kept) => kept !== found);
     });
     if (found === undefined) throw new HandfastError('JOIN_TOKEN_REFUSED', 'the join token is unknown');
-    return parseSpiffeId(found.spiffeId);
+    return found;
   }
 
   #change(change: (tokens: readonly Kept[]) => readonly Kept[]): Promise<void> {

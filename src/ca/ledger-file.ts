@@ -37,7 +37,7 @@ export class LedgerFile {
       handle = await open(path, O_RDWR | O_APPEND | (options.create ? O_CREAT : 0), 0o600);
     } catch (cause) {
       const wayOut =
-        'restore it from a backup; or make it anew with `install -m 600 /dev/null`, and certificates issued before can only be revoked by --force';
+        'restore it from a backup; or make it anew with `install -m 600 /dev/null`, and certificates issued before can only be revoked by serial, with --expires-in';
       throw new HandfastError('STATE_INVALID', `cannot open ${path}: ${messageOf(cause)}; ${wayOut}`, { cause });
     }
     const { mode } = await handle.stat();

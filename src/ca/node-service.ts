@@ -1,17 +1,19 @@
 // Nodes: a join token lets one in, once; from then on its certificate proves it.
 
 import { type Server, type sendUnaryData, status } from '@grpc/grpc-js';
-import { HandfastError, messageOf } from '../errors.ts';
+import { HandfastError } from '../errors.ts';
 import type { Log } from '../observe/log.ts';
 import { KeyedLimits } from '../rate-limit.ts';
 import { readCsr } from '../spiffe/csr.ts';
 import type { SpiffeId } from '../spiffe/spiffe-id.ts';
 import { agentId, controlId } from '../spiffe/system-ids.ts';
+import { callerKey, callerOf } from '../wire/caller.ts';
 import { type NodeCertificate, type NodeServiceServer, NodeServiceService } from '../wire/gen/handfast/ca/v1/ca.ts';
 import { statusError } from '../wire/grpc.ts';
 import type { Authority } from './authority.ts';
 import { caCaller } from './callers.ts';
 import type { JoinTokens } from './join-tokens.ts';
+import { RefusalLog } from './refusal-log.ts';
 import { statusOf } from './server.ts';
 
 /** Guesses at join tokens, by address: 256 random bits need no more protection, the log does. */
@@ -22,41 +24,45 @@ interface NodeServiceDeps {
   readonly joinTokens: JoinTokens;
   readonly nodeTtlMs: number;
   readonly log: Log;
+  readonly now: () => number;
+  readonly refusals?: RefusalLog;
 }
 
 export function addNodeService(server: Server, deps: NodeServiceDeps): void {
-  const { joinTokens, log, authority } = deps;
+  const { joinTokens, log, authority, now, refusals = new RefusalLog(log) } = deps;
+  const { trustDomain } = authority;
   const joins = new KeyedLimits(JOINS);
-  const reply = (issuing: Promise<NodeCertificate>, callback: sendUnaryData<NodeCertificate>) => {
+  const reply = (issuing: Promise<NodeCertificate>, to: { call: { getPeer(): string }; callback: sendUnaryData<NodeCertificate> }) => {
+    const refused = refusals.of(to.call, 'node certificate refused');
     issuing.then(
-      (certificate) => callback(null, certificate),
+      (certificate) => to.callback(null, certificate),
       (error) => {
-        log.warn({ code: error instanceof HandfastError ? error.code : 'INTERNAL', reason: messageOf(error) }, 'node certificate refused');
-        callback(statusOf(error));
+        refused(error);
+        to.callback(statusOf(error));
       },
     );
   };
   const service: NodeServiceServer = {
     join: (call, callback) => {
       const join = async () => {
-        const caller = caCaller(call);
-        const waitMs = joins.take(caller.kind === 'control' ? 'control' : caller.name);
+        caCaller(call, { trustDomain, now: now() });
+        const caller = callerOf(call);
+        const waitMs = joins.take(caller === undefined ? '' : callerKey(caller));
         if (waitMs > 0) throw new HandfastError('RATE_LIMITED', `too many attempts to join; the next one in ${Math.ceil(waitMs / 1000)} s`);
         // The CSR first: a mistake in it must not cost the token.
         const { publicKey } = readCsr(call.request.csr);
-        return issue(await joinTokens.use(call.request.joinToken), { ...deps, publicKey });
+        return joinTokens.redeem(call.request.joinToken, (id) => issue(id, { ...deps, publicKey }));
       };
-      reply(join(), callback);
+      reply(join(), { call, callback });
     },
     renew: (call, callback) => {
       const renew = async () => {
-        const caller = caCaller(call);
+        const caller = caCaller(call, { trustDomain, now: now() });
         if (caller.kind === 'anonymous') throw statusError(status.UNAUTHENTICATED, "renewing needs the node's certificate; join again");
-        const { trustDomain } = authority;
         const id = caller.kind === 'control' ? controlId(trustDomain) : agentId(trustDomain, caller.name);
         return issue(id, { ...deps, publicKey: readCsr(call.request.csr).publicKey });
       };
-      reply(renew(), callback);
+      reply(renew(), { call, callback });
     },
   };
   server.addService(NodeServiceService, service);

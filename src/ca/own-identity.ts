@@ -44,7 +44,8 @@ export async function ownIdentity(options: {
     }
   };
   const unsubscribe = authority.trust.subscribe(({ bundlePem }, previous) => {
-    if (bundlePem !== previous?.bundlePem) void renew();
+    const serial = identity.current?.svid.serial ?? '';
+    if (bundlePem !== previous?.bundlePem || authority.revocations.certificates.has(serial)) void renew();
   });
   const timer = setInterval(() => {
     const { svid } = identity.current ?? {};

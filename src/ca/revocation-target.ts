@@ -4,6 +4,7 @@ import { createPublicKey, X509Certificate } from 'node:crypto';
 import { HandfastError, messageOf } from '../errors.ts';
 import { pemBlocks } from '../spiffe/pem.ts';
 import { parseSpiffeId } from '../spiffe/spiffe-id.ts';
+import { caId } from '../spiffe/system-ids.ts';
 import { KEY_ID, keyIdOf, SERIAL } from './ledger-entry.ts';
 
 /** Serials in upper-case hex, keys as the hex SHA-256 of their SubjectPublicKeyInfo. */
@@ -55,5 +56,7 @@ export function spiffeIdTarget(uri: string, trustDomain: string): RevocationTarg
   }
   if (id.trustDomain !== trustDomain || id.path === '')
     throw new HandfastError('CONFIG_INVALID', `${id.uri} is no workload of trust domain ${trustDomain}`);
+  if (id.uri === caId(trustDomain).uri)
+    throw new HandfastError('CONFIG_INVALID', `${id.uri} is the CA itself: what it signs is taken back by a new root (handfast root)`);
   return { kind: 'spiffeId', spiffeId: id.uri };
 }

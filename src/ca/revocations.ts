@@ -20,8 +20,11 @@ import { readStateJson, replacePrivate } from './state-file.ts';
 
 const HOUR = 3_600_000;
 const MAX_FORCED = 11 * 365 * 24 * HOUR;
-/** How long after its expiry a certificate stays in the CRL: clocks differ, and one scheduled CRL at least must have it (RFC 5280, 3.3). */
-const MARGIN = HOUR;
+/**
+ * How long after its expiry a certificate stays in the CRL: clocks differ, one scheduled CRL at least must have it (RFC 5280, 3.3), and our own clock
+ * may be wrong for a while: what is dropped then would never come back.
+ */
+const MARGIN = 7 * 24 * HOUR;
 
 /** `forceExpiresAt` (Unix milliseconds) lets a serial be revoked that the ledger does not know: until then it stays in the CRL. */
 export interface RevocationRequest {
@@ -38,6 +41,15 @@ export interface RevocationEffect {
   readonly blockedKeyIds: readonly string[];
   /** What the ledger knows of the serials. */
   readonly certificates: readonly LedgerEntry[];
+}
+
+/** What an SDS response can carry, with room for the signer's certificates. */
+const MAX_CRL_BYTES = 3_500_000;
+
+/** About what the CRL will be in PEM: 48 bytes of DER for each certificate, a blocked ID's own length and a little, by 4/3 and line ends. */
+function crlBytes({ certificates, ids }: RevocationState): number {
+  const der = [...ids.keys()].reduce((sum, id) => sum + id.length + 8, certificates.size * 48);
+  return der * 1.36;
 }
 
 interface RevocationsOptions {
@@ -123,10 +135,10 @@ export class Revocations {
       keys: new Map([...this.#state.keys, ...effect.blockedKeyIds.map((keyId) => [keyId, { keyId, ...because }] as const)]),
     };
     const size = next.certificates.size + next.ids.size;
-    if (size > MAX_CRL_ENTRIES) {
+    if (size > MAX_CRL_ENTRIES || crlBytes(next) > MAX_CRL_BYTES) {
       throw new HandfastError(
         'CONFIG_INVALID',
-        `${size} revocations: a CRL of more than ${MAX_CRL_ENTRIES} is read by nobody; rotate the root instead`,
+        `${size} revocations: a CRL of more than ${MAX_CRL_ENTRIES}, or of more than 3 MB, reaches nobody; rotate the root instead`,
       );
     }
     await this.#replace(next);
@@ -164,7 +176,7 @@ export class Revocations {
     if (expiresAt === undefined) {
       throw new HandfastError(
         'CONFIG_INVALID',
-        `no live certificate ${serial} is in the ledger: check the serial; one issued before there was a ledger needs --force with its expiry`,
+        `no live certificate ${serial} is in the ledger: check the serial; one issued before there was a ledger needs --expires-in, for how long it still lives`,
       );
     }
     if (!Number.isSafeInteger(expiresAt) || !(expiresAt > now && expiresAt <= now + MAX_FORCED))

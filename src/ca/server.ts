@@ -2,7 +2,7 @@
 // them for that workload, no other.
 
 import { type Metadata, type Server, type ServerUnaryCall, type sendUnaryData, status } from '@grpc/grpc-js';
-import { HandfastError, messageOf } from '../errors.ts';
+import { HandfastError } from '../errors.ts';
 import type { Log } from '../observe/log.ts';
 import { readCsr } from '../spiffe/csr.ts';
 import { type SpiffeId, workloadSpiffeId } from '../spiffe/spiffe-id.ts';
@@ -14,9 +14,11 @@ import {
   IstioCertificateServiceService,
 } from '../wire/gen/istio/v1/auth/citadel.ts';
 import { bearerToken, statusError } from '../wire/grpc.ts';
+import { AttemptLimits } from './attempt-limits.ts';
 import type { Authority, IssuedSvid } from './authority.ts';
 import { caCaller } from './callers.ts';
 import type { TokenProver } from './local-token.ts';
+import { RefusalLog } from './refusal-log.ts';
 
 export interface WorkloadServiceDeps {
   readonly authority: Authority;
@@ -24,15 +26,22 @@ export interface WorkloadServiceDeps {
   /** Whether a workload's token suffices (Istio's agents and ztunnel have nothing else), or a node must ask for it. */
   readonly tokensAlone: boolean;
   readonly log: Log;
+  readonly now: () => number;
+  /** Shared by all servers of one CA: nobody gets a share on each. */
+  readonly attempts?: AttemptLimits;
+  readonly refusals?: RefusalLog;
 }
 
-export function addWorkloadServices(server: Server, deps: WorkloadServiceDeps): void {
-  const { log } = deps;
+type Deps = WorkloadServiceDeps & Required<Pick<WorkloadServiceDeps, 'attempts' | 'refusals'>>;
+
+export function addWorkloadServices(server: Server, options: WorkloadServiceDeps): void {
+  const { log } = options;
+  const deps: Deps = { attempts: new AttemptLimits(), refusals: new RefusalLog(log), ...options };
   const certificates: IstioCertificateServiceServer = {
     createCertificate: (call: CertificateCall, callback: sendUnaryData<IstioCertificateResponse>) =>
       reply(
         sign(call, deps).then(({ chain }) => ({ certChain: [...chain] })),
-        { callback, log, what: 'certificate refused' },
+        { callback, refused: deps.refusals.of(call, 'certificate refused') },
       ),
   };
   server.addService(IstioCertificateServiceService, certificates);
@@ -40,7 +49,7 @@ export function addWorkloadServices(server: Server, deps: WorkloadServiceDeps): 
     signJwtSvid: (call, callback) => {
       const signing = async () => {
         const { node } = whoAsks(call, deps);
-        const id = await proveWorkload(call.metadata, deps);
+        const id = await proveWorkload(call, deps);
         const { token, issuedAt, expiresAt } = await deps.authority.signJwtSvid({ id, audience: call.request.audience, node });
         log.info(
           { spiffeId: id.uri, audience: call.request.audience, expiresAt: new Date(expiresAt * 1000).toISOString() },
@@ -48,7 +57,7 @@ export function addWorkloadServices(server: Server, deps: WorkloadServiceDeps): 
         );
         return { spiffeId: id.uri, token, issuedAt, expiresAt };
       };
-      reply(signing(), { callback, log, what: 'JWT-SVID refused' });
+      reply(signing(), { callback, refused: deps.refusals.of(call, 'JWT-SVID refused') });
     },
   };
   server.addService(JwtSvidServiceService, jwtSvids);
@@ -56,10 +65,10 @@ export function addWorkloadServices(server: Server, deps: WorkloadServiceDeps): 
 
 type CertificateCall = ServerUnaryCall<IstioCertificateRequest, IstioCertificateResponse>;
 
-async function sign(call: CertificateCall, deps: WorkloadServiceDeps): Promise<IssuedSvid> {
-  const { metadata, request } = call;
+async function sign(call: CertificateCall, deps: Deps): Promise<IssuedSvid> {
+  const { request } = call;
   const asking = whoAsks(call, deps);
-  const id = await proveWorkload(metadata, deps);
+  const id = await proveWorkload(call, deps);
   const csr = readCsr(request.csr);
   // The token decides. A CSR that asks for anybody else is an attack or a mistake; neither gets a certificate.
   const foreign = csr.uris.find((uri) => uri !== id.uri);
@@ -74,25 +83,26 @@ async function sign(call: CertificateCall, deps: WorkloadServiceDeps): Promise<I
 }
 
 /** Who asks, for ledger and limits: a node for its workloads, or somebody with a token, who follows no bundle of ours. */
-function whoAsks(call: { getPeer(): string }, { tokensAlone }: WorkloadServiceDeps): { node: string; purpose: string } {
-  const caller = caCaller(call);
+function whoAsks(call: { getPeer(): string }, { tokensAlone, authority, now }: Deps): { node: string; purpose: string } {
+  const caller = caCaller(call, { trustDomain: authority.trustDomain, now: now() });
   if (caller.kind === 'agent') return { node: caller.name, purpose: 'workload' };
   if (caller.kind === 'anonymous' && tokensAlone) return { node: caller.name, purpose: 'token-alone' };
   throw statusError(status.PERMISSION_DENIED, 'certificates are given to agents: join as a node (or start the CA with --tokens-alone)');
 }
 
-async function proveWorkload(metadata: Metadata, { prover, authority }: WorkloadServiceDeps): Promise<SpiffeId> {
-  const token = bearerToken(metadata);
+async function proveWorkload(call: { metadata: Metadata; getPeer(): string }, { prover, authority, attempts }: Deps): Promise<SpiffeId> {
+  const token = bearerToken(call.metadata);
   if (token === undefined) throw new HandfastError('TOKEN_REFUSED', 'no bearer token came with the request');
+  attempts.take(call);
   const { namespace, serviceAccount } = await prover.prove(token);
   return workloadSpiffeId({ trustDomain: authority.trustDomain, namespace, serviceAccount });
 }
 
-function reply<T>(making: Promise<T>, to: { callback: sendUnaryData<T>; log: Log; what: string }): void {
+function reply<T>(making: Promise<T>, to: { callback: sendUnaryData<T>; refused: (error: unknown) => void }): void {
   making.then(
     (answer) => to.callback(null, answer),
     (error) => {
-      to.log.warn({ code: error instanceof HandfastError ? error.code : 'INTERNAL', reason: messageOf(error) }, to.what);
+      to.refused(error);
       to.callback(statusOf(error));
     },
   );

@@ -1,4 +1,4 @@
-// Whoever holds a key of the CA: a key on disk today; an HSM or an upstream CA may stand here tomorrow, and nothing else changes.
+// Whoever holds a key of the CA: a key on disk today; an HSM, or anything that signs bytes, may stand here tomorrow, and nothing else changes.
 
 import { createPrivateKey, createPublicKey, type KeyObject, sign } from 'node:crypto';
 import { promisify } from 'node:util';

@@ -2,10 +2,12 @@
 
 import { randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
-import { link, mkdir, open, readFile, rename, stat, unlink } from 'node:fs/promises';
+import { link, mkdir, open, readdir, readFile, rename, stat, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { HandfastError, messageOf } from '../errors.ts';
 import { parseStrictObject } from '../spiffe/strict-json.ts';
+
+const TEMPORARY = /^\.[0-9a-f]{16}\.tmp$/;
 
 /** Reads the file, or makes it by `create` when it is not there. Of two racing creators one wins and both read the winner's. */
 export async function readOrCreate(path: string, create: () => Promise<string>): Promise<string> {
@@ -60,29 +62,40 @@ export async function readStateJson<T>(path: string, parse: (fields: Readonly<Re
   }
 }
 
+/** What a process that was killed has left of files half written, which may hold keys. Only for whoever has the directory to itself. */
+export async function sweepTemporaries(directory: string): Promise<void> {
+  const left = (await readdir(directory)).filter((name) => TEMPORARY.test(name));
+  for (const name of left) await removePrivate(join(directory, name));
+}
+
 /** False when the file was there already and `replace` is off. */
 async function writePrivate(path: string, options: { content: string; replace: boolean }): Promise<boolean> {
   const directory = dirname(path);
   await mkdir(directory, { recursive: true, mode: 0o700 });
   const temporary = join(directory, `.${randomBytes(8).toString('hex')}.tmp`);
-  const file = await open(temporary, constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY, 0o600);
   try {
-    await file.writeFile(options.content);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  try {
+    await writeNew(temporary, options.content);
     if (options.replace) await rename(temporary, path);
     else await link(temporary, path);
   } catch (error) {
     if (!options.replace && isErrno(error, 'EEXIST')) return false;
     throw error;
   } finally {
-    if (!options.replace) await unlink(temporary);
+    // After a rename there is none; after anything else it holds a secret that nobody would find again.
+    await unlink(temporary).catch(() => undefined);
   }
   await syncDirectory(directory);
   return true;
+}
+
+async function writeNew(path: string, content: string): Promise<void> {
+  const file = await open(path, constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY, 0o600);
+  try {
+    await file.writeFile(content);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
 }
 
 /** A rename, a link or an unlink is on disk only when its directory is. */

@@ -6,11 +6,14 @@ import { isJsonObject, parseStrictObject } from '../spiffe/strict-json.ts';
 import { boundedRequest } from './bounded-request.ts';
 import type { ProvenWorkload, TokenProver } from './local-token.ts';
 import { parseServiceAccount } from './service-account.ts';
+import { type TurnLimits, Turns } from './turns.ts';
 
 const PATH = '/apis/authentication.k8s.io/v1/tokenreviews';
 const TIMEOUT_MS = 5000;
 const MAX_ANSWER_BYTES = 262_144;
 const MAX_TOKEN_BYTES = 16_384;
+/** An API server is everybody's; and whoever waits longer than this has given up. */
+const REVIEWS: TurnLimits = { atOnce: 8, waiting: 1_000, waitMs: 8_000 };
 const POD_NAME = 'authentication.kubernetes.io/pod-name';
 const POD_UID = 'authentication.kubernetes.io/pod-uid';
 
@@ -23,11 +26,13 @@ export interface TokenReviewOptions {
   readonly tokenFile: string;
   readonly audience: string;
   readonly timeoutMs?: number;
+  readonly reviews?: TurnLimits;
 }
 
 export class TokenReviewProver implements TokenProver {
   readonly #options: TokenReviewOptions;
   readonly #url: URL;
+  readonly #turns: Turns;
 
   /** Throws CONFIG_INVALID for a server that is not asked over https. */
   constructor(options: TokenReviewOptions) {
@@ -37,12 +42,13 @@ export class TokenReviewProver implements TokenProver {
     if (options.audience === '') throw new HandfastError('CONFIG_INVALID', 'TokenReview: an audience is needed');
     this.#options = options;
     this.#url = url;
+    this.#turns = new Turns('TokenReview', options.reviews ?? REVIEWS);
   }
 
   async prove(token: string): Promise<ProvenWorkload> {
     if (token === '' || token.length > MAX_TOKEN_BYTES) throw refused('no token, or an absurdly long one');
     const { audience } = this.#options;
-    const status = await this.#review(token);
+    const status = await this.#turns.run(() => this.#review(token));
     if (status.authenticated !== true) throw refused(`the API server says: ${text(status.error) ?? 'not authenticated'}`);
     // An API server that does not know audiences answers without them, and then the token was for anybody.
     if (!Array.isArray(status.audiences) || !status.audiences.includes(audience))

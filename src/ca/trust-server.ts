@@ -23,8 +23,9 @@ export class TrustFollowers {
     this.#current = current;
   }
 
+  /** Called for every request of a stream; what it has confirmed stays. */
   open(stream: object, node: string): void {
-    this.#streams.set(stream, { node, acked: undefined });
+    if (!this.#streams.has(stream)) this.#streams.set(stream, { node, acked: undefined });
   }
 
   acked(stream: object, version: string): void {
@@ -39,9 +40,10 @@ export class TrustFollowers {
   /** Of these nodes, those that have not confirmed the current bundle: not connected, or not that far. Those that are connected are always meant. */
   behind(live: Iterable<string>): string[] {
     const current = this.#current();
-    const nodes = new Map([...live].map((node) => [node, false]));
-    for (const { node, acked } of this.#streams.values()) nodes.set(node, (nodes.get(node) ?? false) || acked === current);
-    return [...nodes].filter(([, upToDate]) => !upToDate).map(([node]) => node);
+    // Where several processes are one node, the last of them counts.
+    const nodes = new Map<string, boolean>();
+    for (const { node, acked } of this.#streams.values()) nodes.set(node, (nodes.get(node) ?? true) && acked === current);
+    return [...new Set([...live, ...nodes.keys()])].filter((node) => nodes.get(node) !== true);
   }
 
   get connected(): string[] {

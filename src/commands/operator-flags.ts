@@ -2,6 +2,7 @@
 
 import { join } from 'node:path';
 import { z } from 'zod';
+import { printable } from '../discovery/printable.ts';
 import { HandfastError } from '../errors.ts';
 import { askOperator } from '../wire/operator-client.ts';
 
@@ -26,13 +27,28 @@ export async function ask<T>(
 }
 
 export function print(output: 'text' | 'json', answer: unknown, text: () => string): void {
-  process.stdout.write(output === 'json' ? `${JSON.stringify(answer, null, 2)}\n` : text());
+  process.stdout.write(output === 'json' ? `${escaped(JSON.stringify(answer, null, 2))}\n` : lines(text()));
 }
 
-/** Left-aligned columns; nothing for no rows. */
+/** The same JSON, without what a terminal would obey: JSON itself escapes only part of it. */
+function escaped(json: string): string {
+  return json.replace(/[^\P{C}\n]|[\p{Zl}\p{Zp}]/gu, (character) =>
+    // By UTF-16 units, as JSON writes them.
+    character
+      .split('')
+      .map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
+      .join(''),
+  );
+}
+
+function lines(text: string): string {
+  return text.split('\n').map(printable).join('\n');
+}
+
+/** Left-aligned columns; nothing for no rows. No cell makes a line of its own. */
 export function table(header: readonly string[], rows: readonly (readonly string[])[]): string {
   if (rows.length === 0) return '';
-  const all = [header, ...rows];
+  const all = [header, ...rows].map((row) => row.map(printable));
   const widths = header.map((_, column) => Math.max(...all.map((row) => (row[column] ?? '').length)));
   return all
     .map(

@@ -54,7 +54,7 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
       originalDestination,
       log,
       now,
-      warnings: () => [watchdog.warning() ?? []].flat(),
+      warnings: () => [watchdog.warning() ?? [], outdated(revocations.current, now())].flat(),
     });
     log.info({ ports: sidecar.ports, pod: `${config['pod-namespace']}/${config['pod-name']}`, agent: config.agent }, 'sidecar listening');
     const toAgent = { target: unixTarget(config.agent), token: token.value, log, signal: discovery.signal };
@@ -82,4 +82,10 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
     discovery.abort();
     close();
   }
+}
+
+/** A list is used until a newer one comes; that none does should be known. */
+function outdated(list: RevocationList | undefined, now: number): string[] {
+  if (list === undefined || list.nextUpdate === 0 || now <= list.nextUpdate) return [];
+  return [`the revocation list was to be replaced by ${new Date(list.nextUpdate).toISOString()}, and no newer one has come`];
 }

@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
 import { HandfastError, messageOf } from '../errors.ts';
 import { parseFlags } from '../flags.ts';
+import { type Ending, endingConnections } from './ending-connections.ts';
 import { ask, operatorFlags, print, table } from './operator-flags.ts';
 
 const flags = {
@@ -36,10 +37,6 @@ const effectSchema = z.object({
   blockedKeyIds: z.array(z.string()),
   certificates: z.array(z.object({ serial: z.string(), spiffeId: z.string(), node: z.string(), notAfter: z.number() })),
 });
-const peerSchema = z.object({ pod: z.string(), spiffeId: z.string(), serial: z.string(), direction: z.string(), connections: z.number() });
-const reportsSchema = z.object({ reports: z.array(z.object({ node: z.string(), peers: z.array(peerSchema) })) });
-
-type Ending = z.infer<typeof peerSchema> & { readonly node: string };
 
 export async function run(argv: readonly string[]): Promise<number> {
   const config = parseFlags(argv, flags, {
@@ -75,22 +72,12 @@ export async function run(argv: readonly string[]): Promise<number> {
     ...(config['expires-in'] === undefined ? {} : { expiresAt: Date.now() + config['expires-in'] }),
   };
   const effect = await ask({ runDir, role: 'ca' }, { method: 'POST', path: '/revocations', body }, effectSchema);
-  const ending = config['dry-run'] ? await connectionsOf(runDir, effect) : undefined;
-  print(config.output, { ...effect, ...(ending === undefined ? {} : { connections: ending }) }, () => describe(effect, ending));
+  const ending = config['dry-run'] ? await endingConnections(runDir, effect) : undefined;
+  print(config.output, { ...effect, ...(ending === undefined ? {} : ending) }, () => describe(effect, ending));
   return 0;
 }
 
-/** Of the open connections that sidecars report, those that the revocation would end. */
-async function connectionsOf(runDir: string, effect: z.infer<typeof effectSchema>): Promise<Ending[]> {
-  const { reports } = await ask({ runDir, role: 'control' }, { method: 'GET', path: '/connections' }, reportsSchema);
-  const serials = new Set(effect.serials);
-  const ids = new Set(effect.blockedIds);
-  return reports.flatMap(({ node, peers }) =>
-    peers.filter((peer) => serials.has(peer.serial) || ids.has(peer.spiffeId)).map((peer) => ({ node, ...peer })),
-  );
-}
-
-function describe(effect: z.infer<typeof effectSchema>, ending: readonly Ending[] | undefined): string {
+function describe(effect: z.infer<typeof effectSchema>, ending: Ending | undefined): string {
   const will = ending === undefined ? '' : 'would be ';
   const lines = [
     `${effect.serials.length} certificates ${will}revoked`,
@@ -102,12 +89,17 @@ function describe(effect: z.infer<typeof effectSchema>, ending: readonly Ending[
     effect.certificates.map(({ serial, spiffeId, node, notAfter }) => [serial, spiffeId, node, new Date(notAfter).toISOString()]),
   );
   if (ending === undefined) return `${lines.join('\n')}\n${certificates}`;
-  const total = ending.reduce((sum, { connections }) => sum + connections, 0);
+  const total = ending.connections.reduce((sum, { connections }) => sum + connections, 0);
   const connections = table(
-    ['NODE', 'POD', 'DIRECTION', 'PEER', 'CONNECTIONS'],
-    ending.map(({ node, pod, direction, spiffeId, connections: count }) => [node, pod, direction, spiffeId, String(count)]),
+    ['NODE', 'REPORTED BY', 'POD', 'DIRECTION', 'PEER', 'CONNECTIONS'],
+    ending.connections.map((peer) => [peer.node, peer.reporter, peer.pod, peer.direction, peer.spiffeId, String(peer.connections)]),
   );
-  return `${lines.join('\n')}\n${certificates}${total} open connections would end\n${connections}`;
+  const unknown = ending.incomplete.map(({ node, state }) =>
+    state === 'missing'
+      ? `node ${node} has sent no report: what would end there is not known\n`
+      : `node ${node} has more connections than its report holds: more may end there\n`,
+  );
+  return `${lines.join('\n')}\n${certificates}${total} open connections would end\n${connections}${unknown.join('')}`;
 }
 
 /** Hex as it is; anything else names a file. */

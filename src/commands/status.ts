@@ -18,7 +18,7 @@ const schema = z.object({
       refusal: z.object({ at: z.number(), names: z.array(z.string()), reason: z.string() }).optional(),
     }),
   ),
-  behind: z.number(),
+  behind: z.array(z.object({ spiffeId: z.string(), peer: z.string(), secrets: z.array(z.string()), since: z.number() })),
   connections: z.array(z.object({ reporter: z.string(), peers: z.array(z.object({ connections: z.number() })) })),
 });
 
@@ -42,10 +42,14 @@ function describe({ node, trust, workloads, streams, behind, connections }: z.in
     trust === undefined
       ? 'trust: nothing from the CA yet\n'
       : `trust: ${trust.authorities.length} roots, ${trust.revokedSerials} revoked certificates, ${trust.blockedIds.length} blocked identities\n`,
-    `streams: ${streams.length}, behind the latest trust bundle: ${behind}; mTLS connections reported: ${open}\n`,
+    `streams: ${streams.length}, behind the latest trust bundle: ${behind.length}; mTLS connections reported: ${open}\n`,
     table(
       ['SPIFFE ID', 'SERIAL', 'EXPIRES IN'],
       workloads.map(({ spiffeId, serial, expiresInS }) => [spiffeId, serial, `${expiresInS} s`]),
+    ),
+    table(
+      ['BEHIND THE TRUST BUNDLE', 'PEER', 'SECRETS', 'SINCE'],
+      behind.map(({ spiffeId, peer, secrets, since }) => [spiffeId, peer, secrets.join(' '), new Date(since).toISOString()]),
     ),
     table(['REFUSED (NACK) BY', 'PEER', 'SECRETS', 'REASON'], refusals),
   ].join('');

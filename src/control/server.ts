@@ -5,44 +5,50 @@ import { type DeltaStream, serveDeltaStream } from '../discovery/delta-server.ts
 import type { ResourceCache } from '../discovery/resource-cache.ts';
 import type { Log } from '../observe/log.ts';
 import { nodeOf } from '../spiffe/system-ids.ts';
+import type { VerifiedPeer } from '../spiffe/verify-peer.ts';
 import { callerOf } from '../wire/caller.ts';
 import { type AggregatedDiscoveryServiceServer, AggregatedDiscoveryServiceService } from '../wire/gen/envoy/service/discovery/v3/ads.ts';
 import {
   type ConnectionReport,
-  type LivePeer,
   type ReportServiceServer,
   ReportServiceService,
   type ReportSummary,
 } from '../wire/gen/handfast/report/v1/report.ts';
 import { statusError } from '../wire/grpc.ts';
+import { NodeReports } from './node-reports.ts';
 
-/** What the sidecars of a node are connected to now. */
-export interface NodeReport {
-  readonly node: string;
-  readonly peers: readonly LivePeer[];
+export interface ControlServiceDeps {
+  readonly cache: ResourceCache;
+  readonly trustDomain: string;
+  readonly log: Log;
+  /** Unix milliseconds. */
+  readonly now: () => number;
 }
 
-export function addControlServices(server: Server, deps: { cache: ResourceCache; log: Log }): ReadonlyMap<object, NodeReport> {
-  const reports = new Map<object, NodeReport>();
+export function addControlServices(server: Server, deps: ControlServiceDeps): NodeReports {
+  const reports = new NodeReports();
+  /** The agent's name, kept until its stream ends. */
+  const admit = (call: ServerDuplexStream<unknown, unknown>): string | undefined => {
+    const node = admitAgent(call, deps);
+    if (node === undefined) return undefined;
+    reports.connect(call, node);
+    const end = () => reports.end(call);
+    for (const event of ['cancelled', 'error', 'end']) call.on(event, end);
+    return node;
+  };
   const discovery: AggregatedDiscoveryServiceServer = {
     deltaAggregatedResources: (call: DeltaStream) => {
-      const peer = admitAgent(call);
+      const peer = admit(call);
       if (peer !== undefined) serveDeltaStream(call, { view: deps.cache, peer, log: deps.log });
     },
   };
   server.addService(AggregatedDiscoveryServiceService, discovery);
   const reporting: ReportServiceServer = {
     report: (call: ServerDuplexStream<ConnectionReport, ReportSummary>) => {
-      const node = admitAgent(call);
+      const node = admit(call);
       if (node === undefined) return;
-      const end = () => reports.delete(call);
-      call.on('data', ({ peers }: ConnectionReport) => reports.set(call, { node, peers }));
-      call.on('cancelled', end);
-      call.on('error', end);
-      call.on('end', () => {
-        end();
-        call.end();
-      });
+      call.on('data', (report: ConnectionReport) => reports.report(call, { node, report }));
+      call.on('end', () => call.end());
     },
   };
   server.addService(ReportServiceService, reporting);
@@ -50,10 +56,15 @@ export function addControlServices(server: Server, deps: { cache: ResourceCache;
 }
 
 /** The agent's name; undefined for anybody else, whose stream is ended. */
-function admitAgent(call: ServerDuplexStream<unknown, unknown>): string | undefined {
+function admitAgent(call: ServerDuplexStream<unknown, unknown>, { trustDomain, now }: ControlServiceDeps): string | undefined {
   const caller = callerOf(call);
   if (caller?.kind === 'unix') return 'local';
-  const node = caller?.kind === 'tls' ? nodeOf(caller.peer.id) : undefined;
+  const node = caller?.kind === 'tls' && isValid(caller.peer, { trustDomain, now: now() }) ? nodeOf(caller.peer.id) : undefined;
   if (node === undefined) call.emit('error', statusError(status.PERMISSION_DENIED, 'only agents are served here'));
   return node;
+}
+
+/** One of ours, whose certificate has not ended since it connected. */
+function isValid({ id, notAfter }: VerifiedPeer, ours: { trustDomain: string; now: number }): boolean {
+  return id.trustDomain === ours.trustDomain && ours.now <= notAfter;
 }

@@ -3,6 +3,7 @@
 import { status } from '@grpc/grpc-js';
 import { messageOf } from '../errors.ts';
 import type { Status } from '../wire/gen/google/rpc/status.ts';
+import { printable } from './printable.ts';
 
 const MAX_REASON = 1_000;
 
@@ -25,7 +26,7 @@ export function refusalText({ message }: Status): string {
   return shortened(message);
 }
 
-/** A peer's words, cut to what one line of a log bears: they are kept for each stream, and may be megabytes. */
+/** A peer's words, cut to what one line of a log or terminal bears: they are kept for each stream, and may be megabytes. */
 export function shortened(text: string): string {
-  return text.length > MAX_REASON ? `${text.slice(0, MAX_REASON)}…` : text;
+  return printable(text.length > MAX_REASON ? `${text.slice(0, MAX_REASON)}…` : text);
 }

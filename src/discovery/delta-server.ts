@@ -6,6 +6,7 @@ import type { DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource } from '..
 import { statusError } from '../wire/grpc.ts';
 import { refusalText, shortened } from './answer.ts';
 import { type ResourceView, type StreamAnswers, type SubscribedNames, subscribed } from './resource-view.ts';
+import { type ResponseRules, ResponseWriter } from './response-writer.ts';
 import type { DiscoveryLog } from './stream.ts';
 
 export type DeltaStream = ServerDuplexStream<DeltaDiscoveryRequest, DeltaDiscoveryResponse>;
@@ -17,14 +18,14 @@ interface Subscription {
   /** What was refused goes out again with the next change alone: it may have been refused for another's sake. */
   readonly refused: Map<string, string>;
   initial: boolean;
-  /** What happened while a response was unanswered. */
+  /** What happened while a response was unanswered, or one of any type was on its way out. */
   missed: Cause;
   unanswered: { readonly nonce: string; readonly versions: ReadonlyMap<string, string>; readonly removed: readonly string[] } | undefined;
 }
 
 type Cause = 'request' | 'change';
 
-export interface DeltaServerOptions {
+export interface DeltaServerOptions extends ResponseRules {
   readonly view: ResourceView;
   /** Who is served, for the log. */
   readonly peer: string;
@@ -46,14 +47,22 @@ export function serveDeltaStream(call: DeltaStream, options: DeltaServerOptions)
   const subscriptions = new Map<string, Subscription>();
 
   let ended = false;
+  /** Of these types something is to be said once there is room. */
+  const waiting = new Set<string>();
+  const writer = new ResponseWriter(call, options, () => {
+    const types = [...waiting];
+    waiting.clear();
+    for (const typeUrl of types) push(typeUrl, subscriptions.get(typeUrl)?.missed ?? 'request');
+  });
 
   const push = (typeUrl: string, why: Cause) => {
     const subscription = subscriptions.get(typeUrl);
     const resources = view.resources(typeUrl);
     // While a response is unanswered later changes gather, and go out as one.
     if (ended || subscription === undefined || resources === undefined) return;
-    if (subscription.unanswered !== undefined) {
+    if (subscription.unanswered !== undefined || !writer.free) {
       if (why === 'change') subscription.missed = why;
+      if (subscription.unanswered === undefined) waiting.add(typeUrl);
       return;
     }
     const { held, refused, names, initial } = subscription;
@@ -61,12 +70,13 @@ export function serveDeltaStream(call: DeltaStream, options: DeltaServerOptions)
     const fresh = missing.filter(([name, { version }]) => refused.get(name) !== version);
     const removed = [...held.keys()].filter((name) => !resources.has(name));
     if (fresh.length === 0 && removed.length === 0 && !initial) return;
+    if (!writer.mayPush()) return;
     const changed = why === 'change' ? missing : fresh;
     const versions = new Map(changed.map(([name, { version }]) => [name, version]));
     subscription.initial = false;
     subscription.missed = 'request';
     subscription.unanswered = { nonce: randomUUID(), versions, removed };
-    call.write({
+    writer.write({
       systemVersionInfo: '',
       typeUrl,
       nonce: subscription.unanswered.nonce,
@@ -83,6 +93,7 @@ export function serveDeltaStream(call: DeltaStream, options: DeltaServerOptions)
     if (unanswered === undefined || responseNonce !== unanswered.nonce) return;
     const { versions, removed } = unanswered;
     subscription.unanswered = undefined;
+    writer.answered(responseNonce);
     if (errorDetail !== undefined) {
       const reason = refusalText(errorDetail);
       log.warn({ peer, typeUrl, reason }, 'resources refused (NACK)');
@@ -124,13 +135,15 @@ export function serveDeltaStream(call: DeltaStream, options: DeltaServerOptions)
     }
     push(typeUrl, subscriptions.get(typeUrl)?.missed ?? 'request');
   });
-  call.on('error', () => {
+  const end = () => {
     ended = true;
+    writer.end();
     unsubscribe();
-  });
-  call.on('cancelled', unsubscribe);
+  };
+  call.on('error', end);
+  call.on('cancelled', end);
   call.on('end', () => {
-    unsubscribe();
+    end();
     call.end();
   });
 }
@@ -140,6 +153,7 @@ function firstSubscription(request: DeltaDiscoveryRequest): Subscription {
   const { resourceNamesSubscribe: asked, initialResourceVersions } = request;
   const names = asked.length === 0 || asked.includes('*') ? 'everything' : new Set(asked);
   const held = new Map(Object.entries(initialResourceVersions));
+  if (held.size > MAX_NAMES || (names !== 'everything' && names.size > MAX_NAMES)) throw tooManyNames();
   return { names, held, refused: new Map(), initial: true, missed: 'request', unanswered: undefined };
 }
 
@@ -160,7 +174,7 @@ function changeNames(
   if (names === 'everything' && !gone.has('*')) return [];
   const before = names === 'everything' ? [...held.keys()] : [...names];
   const now = new Set([...(names === 'everything' ? [] : names), ...added].filter((name) => name !== '*' && !gone.has(name)));
-  if (now.size > MAX_NAMES) throw statusError(status.RESOURCE_EXHAUSTED, `more than ${MAX_NAMES} names on one stream`);
+  if (now.size > MAX_NAMES) throw tooManyNames();
   subscription.names = now;
   const lost = before.filter((name) => !now.has(name));
   for (const name of lost) {
@@ -168,4 +182,8 @@ function changeNames(
     refused.delete(name);
   }
   return lost;
+}
+
+function tooManyNames(): Error {
+  return statusError(status.RESOURCE_EXHAUSTED, `more than ${MAX_NAMES} names on one stream`);
 }

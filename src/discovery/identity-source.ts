@@ -3,8 +3,8 @@
 import { HandfastError, messageOf } from '../errors.ts';
 import type { Snapshot } from '../snapshot.ts';
 import type { Identity } from '../spiffe/identity.ts';
+import { checkOwnCertificate } from '../spiffe/own-certificate.ts';
 import { parseTrustBundle, type TrustBundles, trustBundles } from '../spiffe/trust-bundle.ts';
-import { checkValidity } from '../spiffe/verify-peer.ts';
 import { chainsTo, type X509Svid } from '../spiffe/x509-svid.ts';
 import type { Secret } from '../wire/gen/envoy/extensions/transport_sockets/tls/v3/secret.ts';
 import { type BundleTexts, readBundles, readEach, readSvid } from './secret-reader.ts';
@@ -12,9 +12,6 @@ import type { DiscoveryLog } from './stream.ts';
 
 /** Istio's names for a workload's own certificate and the bundle it verifies peers with; SPIRE's for all bundles; ours for the revocation list and JWT keys. */
 export const secretNames = { svid: 'default', bundle: 'ROOTCA', allBundles: 'ALL', crl: 'CRL', jwks: 'JWKS' } as const;
-
-/** An issuer's clock may be this far ahead of ours: a certificate just made is not refused for it. */
-const CLOCK_LEEWAY_MS = 30_000;
 
 export interface IdentitySourceOptions {
   readonly identity: Snapshot<Identity>;
@@ -88,12 +85,8 @@ export class IdentitySource {
   }
 
   #current(svid: X509Svid): X509Svid {
-    const [leaf] = svid.certificates;
-    const now = this.#options.now();
-    // Up to the leeway a certificate may begin in our future; it must live a moment longer than now.
-    const judgedAt = now < svid.notBefore && svid.notBefore <= now + CLOCK_LEEWAY_MS ? svid.notBefore : now + 1;
     try {
-      if (leaf !== undefined) checkValidity(leaf, { whose: svid.id.uri, now: judgedAt });
+      checkOwnCertificate(svid, this.#options.now());
       return svid;
     } catch (cause) {
       throw new HandfastError('SECRET_INVALID', messageOf(cause), { cause });

@@ -4,15 +4,20 @@ import type { Snapshot } from '../snapshot.ts';
 import { type ConnectionReport, type LivePeer, ReportServiceClient, type ReportSummary } from '../wire/gen/handfast/report/v1/report.ts';
 import { channelOptions } from '../wire/grpc.ts';
 import { type GrpcTarget, openStream } from '../wire/grpc-target.ts';
+import { fitReport } from './fit-report.ts';
 import { type DiscoveryLog, maintainStream } from './stream.ts';
 
 const EVERY_MS = 1_000;
 
+type ReportedPeer = Omit<LivePeer, 'reporter'> & Partial<Pick<LivePeer, 'reporter'>>;
+
 export interface ReportClientOptions {
   readonly target: GrpcTarget;
   readonly token: Snapshot<string> | undefined;
-  /** All of it, each time. */
-  readonly peers: () => readonly LivePeer[];
+  /** All of it, each time; a sidecar leaves it to its agent to say who it is. The first come first, where it is too much for one message. */
+  readonly peers: () => readonly ReportedPeer[];
+  /** Whether there is more than `peers` says. */
+  readonly truncated?: () => boolean;
   readonly log: DiscoveryLog;
   readonly signal: AbortSignal;
 }
@@ -31,11 +36,11 @@ export async function runReportClient(options: ReportClientOptions): Promise<voi
     onOpen: (send) => {
       let last: string | undefined;
       report = () => {
-        const peers = [...options.peers()];
-        const text = JSON.stringify(peers);
+        const whole = { peers: options.peers().map((peer) => ({ reporter: '', ...peer })), truncated: options.truncated?.() ?? false };
+        const text = JSON.stringify(whole);
         if (text === last) return;
         last = text;
-        send({ peers });
+        send(fitReport(whole));
       };
       report();
     },

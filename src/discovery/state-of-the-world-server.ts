@@ -6,11 +6,12 @@ import type { DiscoveryRequest, DiscoveryResponse } from '../wire/gen/envoy/serv
 import { statusError } from '../wire/grpc.ts';
 import { refusalText, shortened } from './answer.ts';
 import { type ResourceView, type StreamAnswers, type SubscribedNames, subscribed } from './resource-view.ts';
+import { type ResponseRules, ResponseWriter } from './response-writer.ts';
 import type { DiscoveryLog } from './stream.ts';
 
 export type StateOfTheWorldStream = ServerDuplexStream<DiscoveryRequest, DiscoveryResponse>;
 
-export interface StateOfTheWorldServerOptions {
+export interface StateOfTheWorldServerOptions extends ResponseRules {
   readonly typeUrl: string;
   readonly view: ResourceView;
   /** Who is served, for the log. */
@@ -22,6 +23,10 @@ export interface StateOfTheWorldServerOptions {
 }
 
 const MAX_UNANSWERED = 16;
+
+/** Why something is to be said, the weakest reason first. */
+const causes = ['request', 'change', 'superseded'] as const;
+type Cause = (typeof causes)[number];
 
 type Versions = ReadonlyMap<string, string>;
 
@@ -38,7 +43,19 @@ export function serveStateOfTheWorldStream(call: StateOfTheWorldStream, options:
   /** The responses that are not answered yet, by nonce; the answer to a later one speaks for those before it. */
   const unanswered = new Map<string, Versions>();
 
-  const push = (why: 'request' | 'change' | 'superseded') => {
+  /** Something is to be said once the response before it has left. */
+  let waiting: Cause | undefined;
+  const writer = new ResponseWriter(call, options, () => {
+    const why = waiting;
+    waiting = undefined;
+    if (why !== undefined) push(why);
+  });
+
+  const push = (why: Cause) => {
+    if (!writer.free) {
+      if (waiting === undefined || causes.indexOf(why) > causes.indexOf(waiting)) waiting = why;
+      return;
+    }
     const resources = view.resources(typeUrl);
     // Answers may take their time; for a client that gives none at all later changes gather, and go out as one.
     if (ended || names === undefined || resources === undefined || unanswered.size >= MAX_UNANSWERED) return;
@@ -47,6 +64,7 @@ export function serveStateOfTheWorldStream(call: StateOfTheWorldStream, options:
     const again = why === 'request' ? [] : wanted.filter(([name, { version }]) => refused.get(name) === version);
     const changed = [...fresh, ...again];
     if (fresh.length === 0 && (why !== 'superseded' || changed.length === 0)) return;
+    if (!writer.mayPush()) return;
     const versions = new Map(changed.map(([name, { version }]) => [name, version]));
     for (const [name, version] of versions) {
       sent.set(name, version);
@@ -54,7 +72,7 @@ export function serveStateOfTheWorldStream(call: StateOfTheWorldStream, options:
     }
     latestNonce = randomUUID();
     unanswered.set(latestNonce, versions);
-    call.write({
+    writer.write({
       versionInfo: [...versions.values()].join(' '),
       typeUrl,
       nonce: latestNonce,
@@ -81,6 +99,7 @@ export function serveStateOfTheWorldStream(call: StateOfTheWorldStream, options:
     const versions = new Map<string, string>();
     for (const [earlier, those] of unanswered) {
       unanswered.delete(earlier);
+      writer.answered(earlier);
       for (const [name, version] of those) if (sent.has(name)) versions.set(name, version);
       if (earlier === nonce) break;
     }
@@ -118,13 +137,15 @@ export function serveStateOfTheWorldStream(call: StateOfTheWorldStream, options:
     changeNames(request.resourceNames);
     push('request');
   });
-  call.on('error', () => {
+  const end = () => {
     ended = true;
+    writer.end();
     unsubscribe();
-  });
-  call.on('cancelled', unsubscribe);
+  };
+  call.on('error', end);
+  call.on('cancelled', end);
   call.on('end', () => {
-    unsubscribe();
+    end();
     call.end();
   });
 }

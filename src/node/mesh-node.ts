@@ -2,7 +2,7 @@
 
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { runSdsClient } from '../discovery/sds-client.ts';
+import { runSdsClient, type SdsClientOptions } from '../discovery/sds-client.ts';
 import { HandfastError, messageOf } from '../errors.ts';
 import type { Log } from '../observe/log.ts';
 import { Snapshot } from '../snapshot.ts';
@@ -11,6 +11,7 @@ import type { Identity } from '../spiffe/identity.ts';
 import { caId } from '../spiffe/system-ids.ts';
 import type { TrustBundles } from '../spiffe/trust-bundle.ts';
 import { type ExpectedServer, type GrpcTarget, isUnixAddress, tlsTarget, unixTarget } from '../wire/grpc-target.ts';
+import { readKeptTrust, TrustKeeper } from './kept-trust.ts';
 import { maintainNodeIdentity } from './node-identity.ts';
 import { NodeTrustSource, trustSecretNames } from './node-trust-source.ts';
 
@@ -41,6 +42,7 @@ export class MeshNode {
   readonly #options: MeshNodeOptions;
   readonly #stop = new AbortController();
   readonly #streams: Promise<void>[] = [];
+  #keeper: TrustKeeper | undefined;
 
   private constructor(options: MeshNodeOptions) {
     this.#options = options;
@@ -85,26 +87,33 @@ export class MeshNode {
     this.#streams.push(
       runSdsClient({
         ...common,
-        resourceNames: trustSecretNames.trust,
+        resourceNames: trustSecretNames.bundle,
         accept: (secrets) => {
           this.trust.acceptTrust(secrets);
           return taken(signal);
         },
       }),
-      this.#followRevocations(common),
+      this.#followWithBundle(common, { resourceNames: trustSecretNames.jwtKeys, accept: (secrets) => this.trust.acceptTrust(secrets) }),
+      this.#followWithBundle(common, {
+        resourceNames: trustSecretNames.revocations,
+        accept: (secrets) => this.trust.acceptRevocations(secrets),
+      }),
     );
   }
 
   async stop(): Promise<void> {
     this.#stop.abort();
     await Promise.all(this.#streams);
+    await this.#keeper?.settled;
   }
 
-  /** Lists are verified with the bundle, so that comes first. */
-  async #followRevocations(common: Omit<Parameters<typeof runSdsClient>[0], 'resourceNames' | 'accept'>): Promise<void> {
+  /** JWT keys are told with the bundle, and lists verified with it: so that comes first. */
+  async #followWithBundle(
+    common: Omit<SdsClientOptions, 'resourceNames' | 'accept'>,
+    secrets: Pick<SdsClientOptions, 'resourceNames' | 'accept'>,
+  ): Promise<void> {
     if ((await this.trust.trust.first(common.signal)) === undefined) return;
-    const accept: Parameters<typeof runSdsClient>[0]['accept'] = (secrets) => this.trust.acceptRevocations(secrets);
-    await runSdsClient({ ...common, resourceNames: trustSecretNames.revocations, accept });
+    await runSdsClient({ ...common, ...secrets });
   }
 
   async #join(): Promise<void> {
@@ -116,6 +125,7 @@ export class MeshNode {
     if (caKind === 'istio') return;
     if (stateDir === undefined)
       throw new HandfastError('CONFIG_INVALID', `--ca ${ca}: a CA over the network needs --state DIR for the node's own key`);
+    await this.#restoreTrust(stateDir);
     await maintainNodeIdentity({
       path: join(stateDir, 'node.pem'),
       target: this.ca,
@@ -126,6 +136,17 @@ export class MeshNode {
       now,
       signal: this.#stop.signal,
     });
+  }
+
+  /** What was trusted last goes before the file to begin with, and is kept up to date. */
+  async #restoreTrust(stateDir: string): Promise<void> {
+    const kept = await readKeptTrust(stateDir);
+    if (kept.bundlePem !== undefined) this.trust.useBundle(kept.bundlePem);
+    if (kept.crlPem !== undefined) this.trust.useRevocations(kept.crlPem);
+    const keeper = new TrustKeeper({ stateDir, kept, log: this.#options.log });
+    this.#keeper = keeper;
+    const unsubscribe = this.trust.trust.subscribe((trust) => keeper.keep(trust));
+    this.#stop.signal.addEventListener('abort', unsubscribe, { once: true });
   }
 
   #bundles(address: string): TrustBundles {

@@ -1,6 +1,7 @@
 // A node's own certificate: proven once by a join token, kept in a file with its key, renewed at half life over the connection it secures.
 
 import { readFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { CaClient } from '../ca/client.ts';
 import { readPrivate, replacePrivate } from '../ca/state-file.ts';
 import { AlarmClock } from '../discovery/alarm-clock.ts';
@@ -10,10 +11,10 @@ import type { Log } from '../observe/log.ts';
 import type { Snapshot } from '../snapshot.ts';
 import { createCsr } from '../spiffe/csr.ts';
 import type { Identity } from '../spiffe/identity.ts';
+import { checkOwnCertificate } from '../spiffe/own-certificate.ts';
 import { generateP256, pkcs8Pem } from '../spiffe/p256.ts';
 import { pemBlocks } from '../spiffe/pem.ts';
 import { firstRootChanged } from '../spiffe/trust-bundle.ts';
-import { checkValidity } from '../spiffe/verify-peer.ts';
 import { chainsTo, parseX509Svid, type X509Svid } from '../spiffe/x509-svid.ts';
 import type { GrpcTarget } from '../wire/grpc-target.ts';
 import type { NodeTrust } from './node-trust.ts';
@@ -39,7 +40,10 @@ export async function maintainNodeIdentity(options: NodeIdentityOptions): Promis
   const publish = (svid: X509Svid) => {
     const bundles = options.trust.current?.bundles;
     if (bundles === undefined || !chainsTo(svid.certificates, bundles.own))
-      throw new HandfastError('UNAVAILABLE', `the node's certificate ${svid.serial} does not chain to the trust bundle`);
+      throw new HandfastError(
+        'UNAVAILABLE',
+        `the node's certificate ${svid.serial} does not chain to the trust bundle: if the CA was made anew, remove ${dirname(options.path)} and join again`,
+      );
     options.identity.replace(Object.freeze({ svid, bundles }));
   };
   const unsubscribe = options.trust.subscribe(({ bundles }) => {
@@ -101,8 +105,7 @@ async function keepFresh(
   const { identity, log, now, signal } = options;
   const backoff = new Backoff({ baseMs: 1_000, maxMs: 60_000 });
   while (!signal.aborted) {
-    const left = Math.max(0, (identity.current?.svid.notAfter ?? 0) - now());
-    await clock.wait(left / 2, signal);
+    await clock.waitUntil(halfLife(identity.current?.svid, now()), { now, signal });
     while (!signal.aborted) {
       try {
         const svid = await issue(options, (csr) => client.renew({ csr }));
@@ -126,9 +129,14 @@ async function issue(options: NodeIdentityOptions, ask: (csr: string) => Promise
   const { chain } = await ask(createCsr(keys));
   const key = pkcs8Pem(keys.privateKey);
   const svid = parseX509Svid({ chain, key });
+  // An answer that is of no use must not replace one that is.
+  checkOwnCertificate(svid, options.now());
   await replacePrivate(options.path, key + chain);
-  const [leaf] = svid.certificates;
-  // One that is dead on arrival (clocks that differ) would be renewed at once, for ever.
-  if (leaf !== undefined) checkValidity(leaf, { whose: svid.id.uri, now: Math.max(options.now(), svid.notBefore) });
   return svid;
+}
+
+/** When half of a certificate's time from now is over, in Unix milliseconds; at most half of its whole life, whatever our clock says. */
+function halfLife(svid: X509Svid | undefined, now: number): number {
+  if (svid === undefined) return now;
+  return now + Math.max(0, Math.min(svid.notAfter - now, svid.notAfter - svid.notBefore)) / 2;
 }

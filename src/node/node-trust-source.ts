@@ -5,14 +5,17 @@ import { readBundles, readCrl, readEach, readGeneric } from '../discovery/secret
 import { HandfastError, messageOf } from '../errors.ts';
 import type { Log } from '../observe/log.ts';
 import { Snapshot } from '../snapshot.ts';
-import { noRevocations, parseRevocationList } from '../spiffe/crl.ts';
+import { noRevocations, parseRevocationList, refuseOlder } from '../spiffe/crl.ts';
 import { parseJwks } from '../spiffe/jwt.ts';
 import { parseTrustBundle, type TrustBundles, trustBundles } from '../spiffe/trust-bundle.ts';
 import type { Secret } from '../wire/gen/envoy/extensions/transport_sockets/tls/v3/secret.ts';
 import type { NodeTrust } from './node-trust.ts';
 
-/** The secrets of the CA's two streams: revocations come on their own, so that a bad list holds up nothing else. */
-export const trustSecretNames = { trust: [secretNames.bundle, secretNames.jwks], revocations: [secretNames.crl] } as const;
+/**
+ * The secrets of the CA's three streams: revocations come on their own, so that a bad list holds up nothing else, and so do JWT keys, since the
+ * bundle's answer may wait long for this node's sidecars.
+ */
+export const trustSecretNames = { bundle: [secretNames.bundle], jwtKeys: [secretNames.jwks], revocations: [secretNames.crl] } as const;
 
 export class NodeTrustSource {
   readonly trust = new Snapshot<NodeTrust>();
@@ -36,6 +39,17 @@ export class NodeTrustSource {
     this.#replace({ crl: noRevocations, crlPem: this.#firstCrlPem, jwks: new Map(), ...this.trust.current, bundles });
   }
 
+  /** Begins with the revocation list that was in force before; one that cannot be used any more is as good as none. */
+  useRevocations(crlPem: string): void {
+    const { current } = this.trust;
+    if (current === undefined) return;
+    try {
+      this.#useRevocations(crlPem, current);
+    } catch (error) {
+      this.#log.warn({ reason: messageOf(error) }, 'the revocation list on disk is not used');
+    }
+  }
+
   /** Takes bundle and JWT keys from an SDS response. Throws SECRET_INVALID; the last good ones stay. */
   acceptTrust(secrets: readonly Secret[]): void {
     let { bundles, jwks } = this.trust.current ?? { bundles: undefined, jwks: undefined };
@@ -50,6 +64,7 @@ export class NodeTrustSource {
     if (bundles === undefined) throw new HandfastError('SECRET_INVALID', 'JWT keys came without a trust bundle before them');
     const { crl, crlPem } = this.trust.current ?? { crl: noRevocations, crlPem: this.#firstCrlPem };
     this.#replace({ bundles, jwks: jwks ?? new Map(), crl, crlPem });
+    if (!secrets.some(({ name }) => name === secretNames.bundle)) return;
     const authorities = bundles.own.authorities.map(({ fingerprint256 }) => fingerprint256.slice(0, 23));
     this.#log.info({ trustDomain: this.#trustDomain, authorities }, 'trust bundle in force');
     this.#retryRevocations();
@@ -83,6 +98,7 @@ export class NodeTrustSource {
 
   #useRevocations(crlPem: string, current: NodeTrust): void {
     const crl = parseRevocationList(crlPem, current.bundles.own);
+    refuseOlder(crl, current.crl);
     this.#waiting = undefined;
     this.#replace({ ...current, crl, crlPem });
     this.#log.info({ serials: crl.serials.size, blockedIds: [...crl.blockedIds] }, 'revocation list in force');

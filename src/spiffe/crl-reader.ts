@@ -13,7 +13,7 @@ const OID_DELTA = '2.5.29.27';
 /** Extensions of the list that are understood, or may be ignored for not being critical. */
 const KNOWN_EXTENSIONS = [OID_CRL_NUMBER, OID_AUTHORITY_KEY_ID, OID_BLOCKED_IDS];
 const REMOVE_FROM_CRL = 8;
-export const MAX_CRL_ENTRIES = 100_000;
+export const MAX_CRL_ENTRIES = 50_000;
 
 /** What there is to know before the signature has verified. `algorithm` is the signature's OID, `signed` the bytes beneath it. */
 export interface CrlFrame {

@@ -13,11 +13,17 @@ export function controlId(trustDomain: string): SpiffeId {
   return parseSpiffeId(`spiffe://${trustDomain}/handfast/control`);
 }
 
-/** Throws CONFIG_INVALID for a name that Kubernetes would not accept for a node. */
+/** Names that ledger and status give to the mesh's own parts. */
+const RESERVED = new Set(['local', 'control', 'ca']);
+
+/** Throws CONFIG_INVALID for a name that Kubernetes would not accept for a node, or that is taken. */
 export function agentId(trustDomain: string, node: string): SpiffeId {
   const path = `/handfast/agent/${node}`;
-  if (!AGENT_PATH.test(path))
-    throw new HandfastError('CONFIG_INVALID', `node name ${JSON.stringify(node)}: lower-case letters, digits, '-' and '.'`);
+  if (!AGENT_PATH.test(path) || RESERVED.has(node))
+    throw new HandfastError(
+      'CONFIG_INVALID',
+      `node name ${JSON.stringify(node)}: lower-case letters, digits, '-' and '.', and none of ${[...RESERVED].join(', ')}`,
+    );
   return parseSpiffeId(`spiffe://${trustDomain}${path}`);
 }
 

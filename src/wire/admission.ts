@@ -1,12 +1,15 @@
-// What a listener does with a connection once it knows whose it is: hand it to the gRPC server, unless there are too many.
+// What a listener does with a connection once it knows whose it is: hand it to the gRPC server, unless there are too many or it may not be there.
 
 import type { Socket } from 'node:net';
 import { type Server, ServerCredentials } from '@grpc/grpc-js';
 import { type ErrorCode, HandfastError, messageOf } from '../errors.ts';
-import { type MonotonicClock, TokenBucket } from '../rate-limit.ts';
+import type { MonotonicClock } from '../rate-limit.ts';
 import { type Caller, callerKey, rememberCaller } from './caller.ts';
+import { ConnectionCounts, type ConnectionLimits } from './connection-counts.ts';
+import { RefusalReports } from './refusal-reports.ts';
+import { atWallTime } from './wall-timer.ts';
 
-/** `from` is the caller as far as it is known; `suppressed` is how many refusals for limits went unreported before this one. */
+/** `from` is the caller as far as it is known; `suppressed` is how many refusals with this code went unreported before this one. */
 export interface Refusal {
   readonly code: ErrorCode;
   readonly reason: string;
@@ -14,61 +17,73 @@ export interface Refusal {
   readonly suppressed: number;
 }
 
-export interface AdmissionOptions {
+export interface AdmissionOptions extends ConnectionLimits {
   readonly server: Server;
+  /** Callers without a certificate are served by this one, with bounds of its own, and for so long; without it they are served as the others are. */
+  readonly anonymousService?: { readonly server: Server; readonly lifetimeMs: number | undefined } | undefined;
+  /**
+   * Asked in the very turn in which a connection is admitted, and thus becomes one that `cut` finds: what has been revoked since the handshake
+   * is refused here. Throws what the caller is refused for.
+   */
+  readonly judge?: (caller: Caller) => void;
   readonly onRefused: (refusal: Refusal) => void;
-  /** All callers together; default 16,384. */
-  readonly maxConnections?: number;
-  /** One caller; default 256. */
-  readonly maxPerCaller?: number;
   readonly now?: MonotonicClock;
+  /** Unix milliseconds; certificates end by it. */
+  readonly wallClock?: () => number;
 }
 
-const MAX_CONNECTIONS = 16_384;
-const MAX_PER_CALLER = 256;
+type Injector = ReturnType<Server['createConnectionInjector']>;
 
 export class Admission {
-  readonly #injector: ReturnType<Server['createConnectionInjector']>;
+  readonly #injector: Injector;
+  readonly #anonymous: { injector: Injector; lifetimeMs: number | undefined } | undefined;
   readonly #options: AdmissionOptions;
+  readonly #wallClock: () => number;
   readonly #open = new Map<Socket, Caller>();
-  readonly #perCaller = new Map<string, number>();
-  readonly #reports: TokenBucket;
-  #suppressed = 0;
+  readonly #counts: ConnectionCounts;
+  readonly #refusals: RefusalReports;
+  readonly #limitRefusals: RefusalReports;
 
   constructor(options: AdmissionOptions) {
     this.#options = options;
-    // Whatever protects the connection has been done before it gets here.
-    this.#injector = options.server.createConnectionInjector(ServerCredentials.createInsecure());
-    this.#reports = new TokenBucket({ burst: 1, perSecond: 1 }, options.now);
+    this.#wallClock = options.wallClock ?? Date.now;
+    this.#counts = new ConnectionCounts(options);
+    this.#injector = injectorOf(options.server);
+    const { anonymousService, now } = options;
+    this.#anonymous = anonymousService && { injector: injectorOf(anonymousService.server), lifetimeMs: anonymousService.lifetimeMs };
+    this.#refusals = new RefusalReports({ now });
+    this.#limitRefusals = new RefusalReports({ rate: { burst: 1, perSecond: 1 }, now });
   }
 
-  get size(): number {
-    return this.#open.size;
+  /** Why there is no room for anybody now; undefined when there is. */
+  full(): string | undefined {
+    return this.#counts.full();
   }
 
   admit(socket: Socket, caller: Caller): void {
-    const key = callerKey(caller);
-    const full = this.#limitReached(key);
-    if (full !== undefined) this.refuseForLimit(socket, { from: key, reason: full });
+    const full = this.#counts.fullFor(caller);
+    if (full !== undefined) this.refuseForLimit(socket, { from: callerKey(caller), reason: full });
     // One that was closed during its handshake would never say so again, and be remembered for ever.
-    else if (!socket.destroyed) this.#take(socket, { caller, key });
+    else if (this.#allows(socket, caller) && !socket.destroyed) this.#take(socket, caller);
   }
 
   refuse(socket: Socket, { error, from }: { error: unknown; from: string }): void {
     socket.destroy();
-    const code = error instanceof HandfastError ? error.code : 'UNAVAILABLE';
-    this.#options.onRefused({ code, reason: messageOf(error), from, suppressed: 0 });
+    this.report({ error, from });
   }
 
   /** Reported once a second at most: whoever opens too many connections must not fill the log with them too. */
   refuseForLimit(socket: Socket, { reason, from }: { reason: string; from: string }): void {
     socket.destroy();
-    if (this.#reports.take() > 0) {
-      this.#suppressed++;
-      return;
-    }
-    this.#options.onRefused({ code: 'RATE_LIMITED', reason, from, suppressed: this.#suppressed });
-    this.#suppressed = 0;
+    const suppressed = this.#limitRefusals.take('RATE_LIMITED');
+    if (suppressed !== undefined) this.#options.onRefused({ code: 'RATE_LIMITED', reason, from, suppressed });
+  }
+
+  /** Says what went wrong with somebody who has no connection any more, unless that has been said too often. */
+  report({ error, from }: { error: unknown; from: string }): void {
+    const code = error instanceof HandfastError ? error.code : 'UNAVAILABLE';
+    const suppressed = this.#refusals.take(code);
+    if (suppressed !== undefined) this.#options.onRefused({ code, reason: messageOf(error), from, suppressed });
   }
 
   /** Ends the connections of these callers at once. How many. */
@@ -78,25 +93,43 @@ export class Admission {
     return cut.length;
   }
 
-  #limitReached(key: string): string | undefined {
-    const { maxConnections = MAX_CONNECTIONS, maxPerCaller = MAX_PER_CALLER } = this.#options;
-    const held = this.#perCaller.get(key) ?? 0;
-    if (held >= maxPerCaller) return `${held} connections of this caller are open`;
-    return this.#open.size >= maxConnections ? `${this.#open.size} connections are open` : undefined;
+  #allows(socket: Socket, caller: Caller): boolean {
+    try {
+      if (caller.kind === 'tls' && !(this.#wallClock() <= caller.peer.notAfter))
+        throw new HandfastError('CERTIFICATE_EXPIRED', `${caller.peer.id.uri}: certificate ${caller.peer.serial} has expired`);
+      this.#options.judge?.(caller);
+      return true;
+    } catch (error) {
+      this.refuse(socket, { error, from: callerKey(caller) });
+      return false;
+    }
   }
 
-  #take(socket: Socket, { caller, key }: { caller: Caller; key: string }): void {
+  #take(socket: Socket, caller: Caller): void {
     this.#open.set(socket, caller);
-    this.#perCaller.set(key, (this.#perCaller.get(key) ?? 0) + 1);
-    socket.once('close', () => this.#forget(socket, key));
+    this.#counts.add(caller);
+    const stopTimer = this.#limitLife(socket, caller);
+    socket.once('close', () => {
+      stopTimer();
+      this.#open.delete(socket);
+      this.#counts.remove(caller);
+    });
     rememberCaller(socket, caller);
-    this.#injector.injectConnection(socket);
+    const { injector } = (caller.kind === 'anonymous' ? this.#anonymous : undefined) ?? { injector: this.#injector };
+    injector.injectConnection(socket);
   }
 
-  #forget(socket: Socket, key: string): void {
-    this.#open.delete(socket);
-    const left = (this.#perCaller.get(key) ?? 1) - 1;
-    if (left === 0) this.#perCaller.delete(key);
-    else this.#perCaller.set(key, left);
+  /** A connection never outlives the certificate that opened it. */
+  #limitLife(socket: Socket, caller: Caller): () => void {
+    if (caller.kind === 'tls') return atWallTime(caller.peer.notAfter, { now: this.#wallClock, callback: () => socket.destroy() });
+    const lifetimeMs = caller.kind === 'anonymous' ? this.#anonymous?.lifetimeMs : undefined;
+    if (lifetimeMs === undefined) return () => undefined;
+    const timer = setTimeout(() => socket.destroy(), lifetimeMs).unref();
+    return () => clearTimeout(timer);
   }
+}
+
+/** Whatever protects the connection has been done before it gets here. */
+function injectorOf(server: Server): Injector {
+  return server.createConnectionInjector(ServerCredentials.createInsecure());
 }

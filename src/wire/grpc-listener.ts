@@ -7,6 +7,9 @@ import { type PeerCredentials, peerCredentials } from '../net/peer-credentials.t
 import type { VerifiedPeer } from '../spiffe/verify-peer.ts';
 import { Admission, type AdmissionOptions } from './admission.ts';
 import type { Caller } from './caller.ts';
+import { MAX_CONNECTIONS } from './connection-counts.ts';
+import { affordableConnections } from './descriptor-limit.ts';
+import { type HandshakeLimits, PendingHandshakes } from './pending-handshakes.ts';
 import { BACKLOG, holdPath } from './socket-path.ts';
 
 export interface GrpcListener {
@@ -29,7 +32,8 @@ export interface UnixOptions extends AdmissionOptions {
 
 /** Rejects with CONFIG_INVALID, or with UNAVAILABLE when the system refuses. */
 export async function listenUnix(options: UnixOptions): Promise<GrpcListener> {
-  const admission = new Admission(options);
+  // The connection's own, and its peer's pidfd.
+  const admission = new Admission(affordable(options, { descriptorsEach: 2 }));
   const credentials = options.credentials ?? peerCredentials;
   let accepted = 0;
   const listener = createServer((socket) => {
@@ -42,7 +46,7 @@ export async function listenUnix(options: UnixOptions): Promise<GrpcListener> {
     }
   });
   const held = await holdPath(listener, options);
-  reportAcceptErrors(listener, options);
+  reportAcceptErrors(listener, admission);
   return {
     port: 0,
     cut: (which) => admission.cut(which),
@@ -65,32 +69,31 @@ export interface PeerTerminator {
   terminate(raw: Socket): Promise<{ socket: TLSSocket; peer: VerifiedPeer | undefined }>;
 }
 
-export interface TlsOptions extends AdmissionOptions {
+export interface TlsOptions extends AdmissionOptions, HandshakeLimits {
   readonly host: string;
   /** 0 takes any free one. */
   readonly port: number;
   readonly terminator: PeerTerminator;
-  /** Default 256. */
-  readonly maxHandshakes?: number;
 }
-
-const MAX_HANDSHAKES = 256;
 
 /** Rejects with UNAVAILABLE when the system refuses. */
 export async function listenTls(options: TlsOptions): Promise<GrpcListener> {
-  const admission = new Admission(options);
-  const { terminator, maxHandshakes = MAX_HANDSHAKES, maxConnections = Number.POSITIVE_INFINITY } = options;
-  const handshaking = new Set<Socket>();
+  const admission = new Admission(affordable(options, { descriptorsEach: 1 }));
+  const { terminator } = options;
+  const handshaking = new PendingHandshakes(options);
   let closed = false;
   const accept = async (raw: Socket): Promise<void> => {
     raw.on('error', () => undefined);
     const from = `${raw.remoteAddress}:${raw.remotePort}`;
-    if (handshaking.size >= maxHandshakes) {
-      return admission.refuseForLimit(raw, { from, reason: `${handshaking.size} handshakes are under way` });
-    }
     // Before the handshake, which is the expensive part.
-    if (admission.size >= maxConnections) return admission.refuseForLimit(raw, { from, reason: `${admission.size} connections are open` });
-    handshaking.add(raw);
+    const full = admission.full();
+    if (full !== undefined) return admission.refuseForLimit(raw, { from, reason: full });
+    const evicted = handshaking.begin(raw);
+    if (evicted !== undefined)
+      admission.refuseForLimit(evicted, {
+        from: `${evicted.remoteAddress}:${evicted.remotePort}`,
+        reason: 'too many handshakes are under way',
+      });
     try {
       const { socket, peer } = await terminator.terminate(raw);
       if (socket.alpnProtocol !== 'h2') throw new HandfastError('ALPN_MISMATCH', `${peer?.id.uri ?? from} did not agree on h2`);
@@ -100,12 +103,12 @@ export async function listenTls(options: TlsOptions): Promise<GrpcListener> {
     } catch (error) {
       admission.refuse(raw, { error, from });
     } finally {
-      handshaking.delete(raw);
+      handshaking.end(raw);
     }
   };
   const listener = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000 }, (raw) => void accept(raw));
   await bind(listener, options);
-  reportAcceptErrors(listener, options);
+  reportAcceptErrors(listener, admission);
   const address = listener.address();
   return {
     port: typeof address === 'object' && address !== null ? address.port : options.port,
@@ -113,17 +116,20 @@ export async function listenTls(options: TlsOptions): Promise<GrpcListener> {
     close: async () => {
       closed = true;
       listener.close();
-      for (const raw of handshaking) raw.destroy();
+      for (const raw of handshaking.all) raw.destroy();
       await turn();
     },
   };
 }
 
 /** For want of file descriptors mostly: the listener goes on. */
-function reportAcceptErrors(listener: NetServer, options: AdmissionOptions): void {
-  listener.on('error', (error) =>
-    options.onRefused({ code: 'UNAVAILABLE', reason: `accept: ${error.message}`, from: 'unknown', suppressed: 0 }),
-  );
+function reportAcceptErrors(listener: NetServer, admission: Admission): void {
+  listener.on('error', (error) => admission.report({ error: new Error(`accept: ${error.message}`), from: 'unknown' }));
+}
+
+/** With no more connections than there are descriptors for. */
+function affordable<Options extends AdmissionOptions>(options: Options, of: { descriptorsEach: number }): Options {
+  return { ...options, maxConnections: Math.min(options.maxConnections ?? MAX_CONNECTIONS, affordableConnections(of)) };
 }
 
 function bind(listener: NetServer, { host, port }: TlsOptions): Promise<void> {

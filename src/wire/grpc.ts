@@ -1,6 +1,7 @@
 // gRPC plumbing that every socket of ours shares: a server, channel options, status errors, the caller's token.
 
 import { type ChannelOptions, Metadata, Server, type ServiceError, type status } from '@grpc/grpc-js';
+import { requestDeadline } from './request-deadline.ts';
 
 const MAX_MESSAGE_BYTES = 4 * 1024 * 1024;
 /** The registry comes in one response, so that nobody acts on half of it. */
@@ -19,11 +20,25 @@ export const channelOptions: ChannelOptions = {
 
 export const registryChannelOptions: ChannelOptions = { ...channelOptions, 'grpc.max_receive_message_length': MAX_REGISTRY_BYTES };
 
-export function newServer(): Server {
+/** What a server grants each of its connections. */
+export interface ServerBounds {
+  readonly maxMessageBytes: number;
+  /** Calls at once. */
+  readonly maxStreams: number;
+  /** How long a request of one message may take to arrive. */
+  readonly requestDeadlineMs: number;
+}
+
+const defaultBounds: ServerBounds = { maxMessageBytes: MAX_MESSAGE_BYTES, maxStreams: 128, requestDeadlineMs: 10_000 };
+
+export function newServer(bounds: Partial<ServerBounds> = {}): Server {
+  const { maxMessageBytes, maxStreams, requestDeadlineMs } = { ...defaultBounds, ...bounds };
   return new Server({
-    'grpc.max_receive_message_length': MAX_MESSAGE_BYTES,
+    'grpc.max_receive_message_length': maxMessageBytes,
+    'grpc.max_concurrent_streams': maxStreams,
     'grpc.keepalive_time_ms': 30_000,
     'grpc.keepalive_timeout_ms': 10_000,
+    interceptors: [requestDeadline(requestDeadlineMs)],
   });
 }
 

@@ -4,9 +4,10 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmod, lstat, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises';
+import { type ClientHttp2Session, type ClientHttp2Stream, connect as connectHttp2 } from 'node:http2';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, it } from 'node:test';
+import { afterEach, beforeEach, describe, it, mock } from 'node:test';
 import { connect as connectTls } from 'node:tls';
 import { fileURLToPath } from 'node:url';
 import { Client, credentials, Metadata, Server, ServerCredentials, type ServiceError, status } from '@grpc/grpc-js';
@@ -17,6 +18,7 @@ import { parseX509Svid } from '../../src/spiffe/x509-svid.ts';
 import { Terminator } from '../../src/tls/terminate.ts';
 import type { Refusal } from '../../src/wire/admission.ts';
 import { callerKey, callerOf, rememberedCallers } from '../../src/wire/caller.ts';
+import { newServer } from '../../src/wire/grpc.ts';
 import { type GrpcListener, listenTls, listenUnix } from '../../src/wire/grpc-listener.ts';
 import { TestCa } from '../support/pki.ts';
 import { UnixPeer } from '../support/unix-peer.ts';
@@ -44,8 +46,7 @@ afterEach(async () => {
 });
 
 /** Answers with its own name, and the caller as the server knows it. */
-function whoServer(name = ''): Server {
-  const server = new Server();
+function whoServer(name = '', server = new Server()): Server {
   server.addService(
     {
       ami: {
@@ -190,6 +191,35 @@ describe('a unix socket', () => {
       1,
     );
     await turnUntil(() => rememberedCallers() === 0);
+  });
+});
+
+describe('a request of one message', () => {
+  const server = (requestDeadlineMs: number) => whoServer('', newServer({ requestDeadlineMs, maxMessageBytes: 100 }));
+
+  async function begin(): Promise<{ session: ClientHttp2Session; call: ClientHttp2Stream }> {
+    const session = connectHttp2('http://localhost', { createConnection: () => connect(path()) });
+    session.on('error', () => undefined);
+    const call = session.request({ ':method': 'POST', ':path': PATH, 'content-type': 'application/grpc', te: 'trailers' });
+    call.on('error', () => undefined);
+    call.write(Buffer.of(0, 0, 0, 0, 10, 1));
+    return { session, call };
+  }
+
+  it('that-is-never-finished-ends-its-connection', async () => {
+    await unix({ server: server(20) });
+    const { session } = await begin();
+    await once(session, 'close');
+    assert.equal(rememberedCallers(), 0);
+  });
+
+  it('that-is-finished-in-time-is-answered', async () => {
+    await unix({ server: server(10_000) });
+    const { session, call } = await begin();
+    const answered = once(call, 'response');
+    call.end(Buffer.alloc(9));
+    await answered;
+    session.destroy();
   });
 });
 
@@ -436,19 +466,101 @@ describe('TCP with mutual TLS', () => {
     held.destroy();
   });
 
-  it('handshakes-under-way-are-limited', async () => {
-    const listener = await tls({ maxHandshakes: 1 });
-    const silent = connect(listener.port, '127.0.0.1');
+  for (const limit of ['maxHandshakes', 'maxHandshakesPerAddress']) {
+    it(`a-silent-handshake-goes-for-one-that-is-meant: ${limit}`, async () => {
+      const listener = await tls({ [limit]: 1 });
+      const silent = connect(listener.port, '127.0.0.1').on('error', () => undefined);
+      silent.resume();
+      await once(silent, 'connect');
+      const ended = once(silent, 'close');
+      assert.equal(await whoAmI(`127.0.0.1:${listener.port}`, undefined, await clientOf(ca)), CLIENT);
+      await ended;
+      assert.match(refusals[0]?.reason ?? '', /too many handshakes/);
+    });
+  }
+
+  it('a-silent-handshake-of-another-address-stays', async () => {
+    const listener = await tls({ maxHandshakesPerAddress: 1 });
+    const silent = connect({ port: listener.port, host: '127.0.0.1', localAddress: '127.0.0.2' });
     await once(silent, 'connect');
-    const second = connect(listener.port, '127.0.0.1').on('error', () => undefined);
-    second.resume();
-    await once(second, 'close');
-    assert.match(refusals[0]?.reason ?? '', /handshakes are under way/);
-    const gone = once(silent, 'close');
-    silent.destroy();
-    await gone;
-    await turnUntil(() => refusals.some(({ code }) => code === 'HANDSHAKE_FAILED'));
     assert.equal(await whoAmI(`127.0.0.1:${listener.port}`, undefined, await clientOf(ca)), CLIENT);
+    assert.equal(refusals.length, 0);
+    silent.destroy();
+    await turnUntil(() => refusals.length === 1);
+  });
+
+  it('a-connection-ends-with-its-certificate', async () => {
+    const beforehand = Date.now();
+    let clock = beforehand;
+    const { port } = await tls({ wallClock: () => clock });
+    // Its certificate has an hour; the timer is asked again whenever it goes off, and here that is at once.
+    mock.timers.enable({ apis: ['setTimeout'] });
+    try {
+      const { chain, key } = await ca.svid(CLIENT);
+      const options = {
+        host: '127.0.0.1',
+        port,
+        cert: chain,
+        key,
+        ca: ca.rootPem,
+        ALPNProtocols: ['h2'],
+        checkServerIdentity: () => undefined,
+      };
+      const socket = connectTls(options).on('error', () => undefined);
+      await once(socket, 'data');
+      const closed = once(socket, 'close');
+      mock.timers.tick(600_000);
+      await turnUntil(() => true);
+      assert.equal(socket.destroyed, false);
+      clock = beforehand + 10 * 365 * 86_400_000;
+      mock.timers.tick(600_000);
+      await closed;
+      assert.equal(rememberedCallers(), 0);
+    } finally {
+      mock.timers.reset();
+    }
+  });
+
+  it('one-that-was-revoked-between-handshake-and-admission-is-refused', async () => {
+    let revoked = true;
+    const { port } = await tls({
+      judge: () => {
+        if (revoked) throw new HandfastError('CERTIFICATE_REVOKED', 'since then');
+      },
+    });
+    await assert.rejects(whoAmI(`127.0.0.1:${port}`, undefined, await clientOf(ca)));
+    assert.deepEqual([refusals[0]?.code, refusals[0]?.from], ['CERTIFICATE_REVOKED', CLIENT]);
+    revoked = false;
+    assert.equal(await whoAmI(`127.0.0.1:${port}`, undefined, await clientOf(ca)), CLIENT);
+  });
+
+  it('callers-without-a-certificate-have-a-server-and-a-time-of-their-own', async () => {
+    const { port } = await tls({ anonymous: true, anonymousService: { server: whoServer('stranger '), lifetimeMs: 50 } });
+    const without = credentials.createSsl(Buffer.from(ca.rootPem), null, null, { checkServerIdentity: () => undefined });
+    assert.equal(await whoAmI(`127.0.0.1:${port}`, undefined, without), 'stranger 127.0.0.1');
+    assert.equal(await whoAmI(`127.0.0.1:${port}`, undefined, await clientOf(ca)), CLIENT);
+    const known = await h2(port, CLIENT);
+    const stranger = connectTls({ host: '127.0.0.1', port, ca: ca.rootPem, ALPNProtocols: ['h2'], checkServerIdentity: () => undefined });
+    stranger.on('error', () => undefined).resume();
+    await once(stranger, 'close');
+    assert.equal(known.destroyed, false);
+    known.destroy();
+  });
+
+  it('refusals-of-one-kind-are-counted-when-there-are-too-many-to-report', async () => {
+    let now = 0;
+    const { port } = await tls({ now: () => now });
+    const garbage = async () => {
+      const socket = connect(port, '127.0.0.1').on('error', () => undefined);
+      socket.end('garbage');
+      socket.resume();
+      await once(socket, 'close');
+    };
+    for (let i = 0; i < 25; i++) await garbage();
+    assert.equal(refusals.length, 20);
+    now = 1_000;
+    await garbage();
+    assert.equal(refusals.at(-1)?.suppressed, 5);
   });
 
   it('a-client-that-just-ends-is-forgotten', async () => {

@@ -1,11 +1,15 @@
 // Nodes elsewhere: a join token lets one in, once; from then on agent, control and CA know each other by mutual TLS.
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { readFile, stat, writeFile } from 'node:fs/promises';
+import { connect as connectHttp2 } from 'node:http2';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { connect as connectTls } from 'node:tls';
+import { status } from '@grpc/grpc-js';
 import { CaClient } from '../../src/ca/client.ts';
 import { noRevocations } from '../../src/spiffe/crl.ts';
 import { createCsr } from '../../src/spiffe/csr.ts';
@@ -27,7 +31,7 @@ let bundleFile: string;
 beforeEach(async () => {
   records = new RecordingLog();
   plane = await ControlPlane.create(records.log);
-  const ca = await plane.startCa({ listen: { host: '127.0.0.1', port: 0 } });
+  const ca = await plane.startCa({ listen: { host: '127.0.0.1', port: 0 }, svidTtlMs: 10_000 });
   caAddress = `127.0.0.1:${ca.port}`;
   bundleFile = join(plane.dir, 'bundle.pem');
   await writeFile(bundleFile, await bundlePem());
@@ -57,7 +61,15 @@ const remote = (of: { joinTokenFile?: string; control?: string }) => ({
   ...(of.control === undefined ? {} : { control: of.control }),
 });
 
-async function startRemoteControl(): Promise<string> {
+async function eventually(what: string, holds: () => Promise<boolean>): Promise<void> {
+  const deadline = Date.now() + 25_000;
+  while (!(await holds())) {
+    assert.ok(Date.now() < deadline, `${what}: not within 25 s`);
+    await delay(50);
+  }
+}
+
+async function startRemoteControl({ join: joins, port }: { join: boolean; port: number } = { join: true, port: 0 }): Promise<string> {
   const node = {
     ca: caAddress,
     caKind: 'handfast' as const,
@@ -65,11 +77,11 @@ async function startRemoteControl(): Promise<string> {
     trustBundleFile: bundleFile,
     caServerName: undefined,
     stateDir: join(plane.dir, 'control-state'),
-    joinTokenFile: await joinToken({ role: 'control' }),
+    joinTokenFile: joins ? await joinToken({ role: 'control' }) : undefined,
     log: plane.log,
     now: Date.now,
   };
-  const control = await plane.startControl({ listen: { host: '127.0.0.1', port: 0, node } });
+  const control = await plane.startControl({ listen: { host: '127.0.0.1', port, node } });
   return `127.0.0.1:${control.port}`;
 }
 
@@ -113,12 +125,66 @@ describe('joining', () => {
     await sidecar[Symbol.asyncDispose]();
   });
 
+  it('after-a-change-of-root-a-restarted-node-knows-the-ca-by-what-it-kept', async () => {
+    const control = await startRemoteControl();
+    const joinTokenFile = await joinToken({ role: 'agent', node: 'node-1' });
+    await plane.startAgent(remote({ joinTokenFile, control }));
+    const stage = async () => Object(await plane.ask('ca', 'GET', '/status')).rotation;
+    const order = (verb: string) => plane.ask('ca', 'POST', `/root/${verb}`, {});
+    const confirmed = () => eventually('all nodes to confirm', async () => (await stage()).behind.length === 0);
+    await order('prepare');
+    await confirmed();
+    await order('activate');
+    await eventually('nodes to renew below the new root', async () => (await stage()).liveBelowOld === 0);
+    // In the middle of it, and with the old root gone: the file to begin with has the old root alone.
+    for (const verb of ['activate', 'retire']) {
+      await order(verb);
+      await confirmed();
+      await plane.stopAgent();
+      await plane.startAgent(remote({ control }));
+      const sidecar = await startMeshedSidecar(plane, { name: 'sleep' });
+      await sidecar[Symbol.asyncDispose]();
+      if (verb === 'activate') await eventually('the last certificate below the old root', async () => (await stage()).liveBelowOld === 0);
+    }
+  });
+
+  it('control-that-starts-while-the-ca-is-away-remembers-who-is-revoked', async () => {
+    const control = await startRemoteControl();
+    await plane.startAgent(remote({ joinTokenFile: await joinToken({ role: 'agent', node: 'node-1' }), control }));
+    const kept = () => readFile(join(plane.dir, 'control-state/revocations.pem'), 'utf8').catch(() => '');
+    await eventually('the first list to be kept', async () => (await kept()) !== '');
+    const before = await kept();
+    await plane.ask('ca', 'POST', '/revocations', { spiffeId: 'spiffe://cluster.local/handfast/agent/node-1' });
+    await eventually('the next list to be kept', async () => (await kept()) !== before);
+    await plane.control?.stop();
+    await plane.stopCa();
+    const again = await startRemoteControl({ join: false, port: Number(control.split(':')[1]) });
+    assert.equal(again, control);
+    const refused = await records.find((record) => record.code === 'CERTIFICATE_REVOKED');
+    assert.match(String(refused.reason), /handfast\/agent\/node-1/);
+  });
+
+  it('names-of-the-meshs-own-parts-are-no-node-names', async () => {
+    for (const node of ['local', 'control', 'ca']) await assert.rejects(joinToken({ role: 'agent', node }), /none of local, control, ca/);
+    await assert.rejects(plane.ask('ca', 'POST', '/revocations', { spiffeId: 'spiffe://cluster.local/handfast/ca' }), /a new root/);
+  });
+
+  it('over-the-network-control-needs-a-certificate-on-both-sides', async () => {
+    await assert.rejects(plane.startAgent({ control: '127.0.0.1:1' }), /--control HOST:PORT needs a certificate/);
+    const node = {
+      ...plane.agentOptions(),
+      stateDir: join(plane.dir, 'control-state'),
+    };
+    await assert.rejects(plane.startControl({ listen: { host: '127.0.0.1', port: 0, node } }), /--listen needs a certificate/);
+  });
+
   it('a-token-is-good-once', async () => {
     const joinTokenFile = await joinToken({ role: 'agent', node: 'node-1' });
     const joinToken1 = await readFile(joinTokenFile, 'utf8');
     const ca = caOver();
     await ca.join({ joinToken: joinToken1, csr: createCsr(keyPair()) });
     await assert.rejects(ca.join({ joinToken: joinToken1, csr: createCsr(keyPair()) }), { code: 'JOIN_TOKEN_REFUSED' });
+    await joinToken({ role: 'agent', node: 'node-2' });
     await assert.rejects(plane.startAgent(remote({ joinTokenFile })), { code: 'JOIN_TOKEN_REFUSED' });
     ca.close();
   });
@@ -184,7 +250,51 @@ describe('what a caller may ask the CA for over the network', () => {
     await sidecar[Symbol.asyncDispose]();
   });
 
+  it('without-a-certificate-nobody-is-let-in-unless-a-join-token-is-waiting', async () => {
+    const before = caOver();
+    await assert.rejects(before.renew({ csr: createCsr(keyPair()) }), { code: 'UNAVAILABLE' });
+    before.close();
+    const refused = await records.find((record) => record.msg === 'connection refused');
+    assert.equal(refused.code, 'NO_CLIENT_CERTIFICATE');
+    const token = await readFile(await joinToken({ role: 'agent', node: 'node-1' }), 'utf8');
+    const ca = caOver();
+    assert.match((await ca.join({ joinToken: token, csr: createCsr(keyPair()) })).chain, /BEGIN CERTIFICATE/);
+    ca.close();
+    const after = caOver();
+    await assert.rejects(after.join({ joinToken: token, csr: createCsr(keyPair()) }), { code: 'UNAVAILABLE' }, 'it was the last one');
+    after.close();
+  });
+
+  it('without-a-certificate-two-calls-at-once-of-64-kib-are-all-there-is', async () => {
+    await joinToken({ role: 'agent', node: 'node-1' });
+    const session = connectHttp2(`https://${caAddress}`, { rejectUnauthorized: false });
+    session.on('error', () => undefined);
+    const [settings] = await once(session, 'remoteSettings');
+    assert.equal(settings.maxConcurrentStreams, 2);
+    const ask = async (bytes: number) => {
+      const head = Buffer.alloc(5);
+      head.writeUInt32BE(bytes, 1);
+      const call = session.request({
+        ':method': 'POST',
+        ':path': '/handfast.ca.v1.NodeService/Join',
+        'content-type': 'application/grpc',
+        te: 'trailers',
+      });
+      const answered = once(call, 'response');
+      call.resume();
+      call.write(head);
+      call.end(Buffer.alloc(bytes, 0));
+      const [headers] = await answered;
+      call.destroy();
+      return Number(headers['grpc-status']);
+    };
+    assert.equal(await ask(64 * 1024 + 1), status.RESOURCE_EXHAUSTED);
+    assert.notEqual(await ask(64 * 1024), status.RESOURCE_EXHAUSTED);
+    session.destroy();
+  });
+
   it('a-token-alone-is-not-enough-unless-the-ca-says-so', async () => {
+    await joinToken({ role: 'agent', node: 'node-1' });
     const ca = caOver();
     const request = async () => ({ csr: createCsr(keyPair()), token: await plane.token('sleep') });
     await assert.rejects(ca.sign(await request()), { code: 'IDENTITY_MISMATCH' });

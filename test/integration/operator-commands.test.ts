@@ -6,12 +6,20 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { createLocalToken, openLocalTokenKey } from '../../src/ca/local-token.ts';
+import { serveOperators } from '../../src/wire/operator-server.ts';
 import { AUDIENCE } from '../support/control-plane.ts';
 import { type Ended, handfast, Role } from '../support/handfast.ts';
 import { startMeshedSidecar } from '../support/meshed-sidecar.ts';
 import type { RunningSidecar } from '../support/sidecar-harness.ts';
 
 const SLEEP = 'spiffe://cluster.local/ns/foo/sa/sleep';
+const PEER = {
+  reporter: 'spiffe://cluster.local/ns/foo/sa/web',
+  spiffeId: SLEEP,
+  serial: 'AB',
+  direction: 'inbound',
+  connections: 1,
+};
 
 let dir: string;
 let up: Role;
@@ -84,6 +92,7 @@ describe('operators', () => {
     const dry = await answer('revoke', '--spiffe-id', SLEEP, '--dry-run');
     assert.match(dry, /1 certificates would be revoked\nspiffe:.*sleep would be blocked/);
     assert.match(dry, /0 open connections would end/);
+    assert.doesNotMatch(dry, /report/);
     const done = JSON.parse(
       await answer('revoke', '--spiffe-id', SLEEP, '--reason', 'keyCompromise', '--text', 'test', '--output', 'json'),
     );
@@ -93,6 +102,46 @@ describe('operators', () => {
     assert.match(await answer('revoke', '--spiffe-id', SLEEP, '--lift'), /not blocked/);
     assert.equal((await ask('revoke')).code, 2);
     assert.match((await ask('revoke', '--jwt-key', 'nobody')).stderr, /nobody/);
+  });
+
+  it('what-nobody-can-know-is-said-before-a-revocation', async () => {
+    const reports = [
+      { node: 'n1', state: 'complete', peers: [{ ...PEER, pod: '\u001b[2Jfoo/x' }] },
+      { node: 'n2', state: 'truncated', peers: [] },
+      { node: 'n3', state: 'missing', peers: [] },
+    ];
+    const fake = join(dir, 'fake');
+    await mkdir(fake);
+    const ca = await serveOperators({
+      path: join(fake, 'ca-operator.sock'),
+      takeOver: false,
+      routes: [
+        {
+          method: 'POST',
+          path: '/revocations',
+          handle: () => ({
+            serials: [],
+            blockedIds: [SLEEP],
+            blockedKeyIds: [],
+            certificates: [{ serial: 'AB', spiffeId: SLEEP, node: 'n4', notAfter: 0 }],
+          }),
+        },
+      ],
+    });
+    const routes = [{ method: 'GET' as const, path: '/connections', handle: () => ({ reports }) }];
+    const other = await serveOperators({ path: join(fake, 'control-operator.sock'), takeOver: false, routes });
+    try {
+      const { stdout, stderr } = await handfast('revoke', '--spiffe-id', SLEEP, '--dry-run', '--run-dir', fake);
+      assert.match(stdout, /1 open connections would end/, stderr);
+      assert.match(stdout, /n1 +spiffe:\/\/cluster.local\/ns\/foo\/sa\/web +\ufffd\[2Jfoo\/x +inbound/);
+      assert.match(stdout, /node n2 has more connections than its report holds/);
+      assert.match(stdout, /node n3 has sent no report/);
+      assert.match(stdout, /node n4 has sent no report/);
+      assert.doesNotMatch(stdout, /node n1 has/);
+    } finally {
+      await other.close();
+      await ca.close();
+    }
   });
 
   it('nobody-there-is-said-with-the-way-out', async () => {

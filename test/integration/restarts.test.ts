@@ -11,8 +11,8 @@ import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { createLocalToken, openLocalTokenKey } from '../../src/ca/local-token.ts';
 import { AUDIENCE } from '../support/control-plane.ts';
 import { Role } from '../support/handfast.ts';
-import { startMeshedSidecar } from '../support/meshed-sidecar.ts';
-import { Application, collect, meshOf, type RunningSidecar } from '../support/sidecar-harness.ts';
+import { type MeshedPair, startMeshedPair } from '../support/meshed-pair.ts';
+import type { RunningSidecar } from '../support/sidecar-harness.ts';
 
 type Part = 'ca' | 'control' | 'agent';
 const LISTENING = { ca: 'CA listening', control: 'control listening', agent: 'agent listening' } as const;
@@ -77,7 +77,7 @@ class Processes implements AsyncDisposable {
 }
 
 let processes: Processes;
-let application: Application;
+let pair: MeshedPair;
 let client: RunningSidecar;
 let server: RunningSidecar;
 
@@ -89,34 +89,20 @@ before(async () => {
   await processes.start('control');
   await processes.start('ca');
   await processes.start('agent');
-  application = await Application.start();
 });
 
 after(async () => {
-  await application[Symbol.asyncDispose]();
   await processes[Symbol.asyncDispose]();
   await rm(processes.dir, { recursive: true });
 });
 
 beforeEach(async () => {
-  client = await startMeshedSidecar(processes, { name: 'sleep' });
-  server = await startMeshedSidecar(processes, { name: 'httpbin', protocol: 'delta' });
-  const mesh = meshOf({
-    workloads: [
-      { namespace: 'foo', name: 'sleep' },
-      { namespace: 'foo', name: 'httpbin', addresses: ['127.0.0.1'] },
-    ],
-  });
-  client.mesh.replace(mesh);
-  server.mesh.replace(mesh);
-  server.destination = application.endpoint;
-  client.destination = { address: '127.0.0.1', port: server.sidecar.ports.inbound };
-  await Promise.all([client, server].map(({ records }) => records.find((record) => record.msg === 'revocation list in force')));
+  pair = await startMeshedPair(processes, { server: { protocol: 'delta' } });
+  ({ client, server } = pair);
 });
 
 afterEach(async () => {
-  await client[Symbol.asyncDispose]();
-  await server[Symbol.asyncDispose]();
+  await pair[Symbol.asyncDispose]();
 });
 
 /** Requests one after the other until `stop`; what came back wrong. */
@@ -126,10 +112,7 @@ function load(): { requests(): number; stop(): Promise<string[]> } {
   let requests = 0;
   const going = (async () => {
     while (running) {
-      const socket = connect(client.sidecar.ports.outbound, '127.0.0.1');
-      socket.write('hello');
-      socket.once('data', () => socket.end());
-      const { text, error } = await collect(socket);
+      const { text, error } = await pair.ask();
       if (text !== 'hello') failures.push(error ?? `"${text}"`);
       requests++;
     }

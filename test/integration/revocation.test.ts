@@ -9,15 +9,16 @@ import { CaClient } from '../../src/ca/client.ts';
 import { createCsr } from '../../src/spiffe/csr.ts';
 import { unixTarget } from '../../src/wire/grpc-target.ts';
 import { ControlPlane } from '../support/control-plane.ts';
+import { type MeshedPair, startMeshedPair } from '../support/meshed-pair.ts';
 import { startMeshedSidecar } from '../support/meshed-sidecar.ts';
 import { keyPair } from '../support/pki.ts';
-import { Application, collect, meshOf, RecordingLog, type RunningSidecar } from '../support/sidecar-harness.ts';
+import { RecordingLog, type RunningSidecar } from '../support/sidecar-harness.ts';
 
 const SLEEP = 'spiffe://cluster.local/ns/foo/sa/sleep';
 
 let records: RecordingLog;
 let plane: ControlPlane;
-let application: Application;
+let pair: MeshedPair;
 let client: RunningSidecar;
 let server: RunningSidecar;
 
@@ -25,36 +26,17 @@ beforeEach(async () => {
   records = new RecordingLog();
   plane = await ControlPlane.create(records.log);
   await plane.start();
-  application = await Application.start();
-  client = await startMeshedSidecar(plane, { name: 'sleep' });
-  server = await startMeshedSidecar(plane, { name: 'httpbin' });
-  const mesh = meshOf({
-    workloads: [
-      { namespace: 'foo', name: 'sleep' },
-      { namespace: 'foo', name: 'httpbin', addresses: ['127.0.0.1'] },
-    ],
-  });
-  client.mesh.replace(mesh);
-  server.mesh.replace(mesh);
-  server.destination = application.endpoint;
-  client.destination = { address: '127.0.0.1', port: server.sidecar.ports.inbound };
-  await Promise.all([client, server].map(({ records: log }) => log.find((record) => record.msg === 'revocation list in force')));
+  pair = await startMeshedPair(plane);
+  ({ client, server } = pair);
 });
 
 afterEach(async () => {
-  await client[Symbol.asyncDispose]();
-  await server[Symbol.asyncDispose]();
-  await application[Symbol.asyncDispose]();
+  await pair[Symbol.asyncDispose]();
   await plane[Symbol.asyncDispose]();
 });
 
 /** What comes back for hello; empty when refused. */
-async function ask(): Promise<string> {
-  const socket = connect(client.sidecar.ports.outbound, '127.0.0.1');
-  socket.write('hello');
-  socket.once('data', () => socket.end());
-  return (await collect(socket)).text;
-}
+const ask = async () => (await pair.ask()).text;
 
 /** An open connection that has carried something. */
 async function open(): Promise<Socket> {

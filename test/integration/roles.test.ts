@@ -51,6 +51,7 @@ async function awaitReady(proxy: Role): Promise<void> {
   const { ports } = await proxy.said('sidecar listening');
   await proxy.said('identity in force');
   await proxy.said('policy in force');
+  await proxy.said('revocation list in force');
   const response = await fetch(`http://127.0.0.1:${(ports as { readiness: number }).readiness}/healthz/ready`);
   assert.equal(response.status, 200, await response.text());
 }

@@ -1,7 +1,9 @@
 // A new root of trust, stage by stage, under load: nobody is asked to believe what they have not been told, and no request fails.
 
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import { connect } from 'node:net';
+import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { runSdsClient } from '../../src/discovery/sds-client.ts';
@@ -124,13 +126,42 @@ describe('root rotation', () => {
     assert.deepEqual((await stage()).behind, ['local']);
     await assert.rejects(order('activate'), (error: Error) => /local/.test(error.message) && /1/.test(error.message));
     const { streams, behind } = Object(await plane.ask('agent', 'GET', '/status'));
-    assert.equal(behind, 1);
+    assert.equal(behind.length, 1);
+    assert.equal(behind[0].spiffeId, 'spiffe://cluster.local/ns/foo/sa/stuck');
+    assert.deepEqual(behind[0].secrets, ['ROOTCA']);
+    assert.match(behind[0].peer, /^uid \d+/);
+    assert.ok(Math.abs(Date.now() - behind[0].since) < 60_000);
     assert.deepEqual(streams.filter(({ spiffeId }: { spiffeId: string }) => spiffeId.endsWith('stuck')).length, 1);
     stop.abort();
     await stuck;
     await eventually('the node to confirm', async () => (await stage()).behind.length === 0);
     await order('activate');
     assert.ok(await ask());
+  });
+
+  it('a-workload-that-never-answers-again-is-ended-and-holds-nobody-up', async () => {
+    await plane.stopAgent();
+    await plane.startAgent({ answerTimeoutMs: 1_500 });
+    let seen = 0;
+    const stop = new AbortController();
+    const stuck = runSdsClient({
+      target: unixTarget(plane.address('agent')),
+      nodeId: 'stuck',
+      token: new Snapshot(await plane.token('stuck')),
+      resourceNames: ['default', 'ROOTCA'],
+      accept: () => (++seen === 1 ? undefined : new Promise<void>(() => undefined)),
+      log: records.log,
+      signal: stop.signal,
+    });
+    await eventually('the first secrets', async () => seen > 0);
+    await order('prepare');
+    await eventually('the node to be behind', async () => (await stage()).behind.length === 1);
+    await eventually('the silent stream to end, and the node to confirm', async () => (await stage()).behind.length === 0);
+    assert.ok(records.records.some(({ reason }) => /DEADLINE_EXCEEDED/.test(String(reason))));
+    await order('activate');
+    assert.ok(await ask());
+    stop.abort();
+    await stuck;
   });
 
   it('an-agent-that-is-away-is-behind-until-it-is-back', async () => {
@@ -143,6 +174,18 @@ describe('root rotation', () => {
     assert.ok(await ask(), 'the data path needs no agent');
     await plane.startAgent();
     await eventually('the node to confirm', async () => (await stage()).behind.length === 0);
+    await order('activate');
+  });
+
+  it('what-else-the-ca-publishes-does-not-put-a-node-behind', async () => {
+    await order('prepare');
+    await eventually('the node to confirm', async () => (await stage()).behind.length === 0);
+    const { keys } = JSON.parse(await readFile(join(plane.dir, 'ca/jwt-keys.json'), 'utf8'));
+    await plane.ask('ca', 'POST', '/jwt-keys/withdraw', { kid: keys[0].kid });
+    await eventually(
+      'the node to have the new keys',
+      async () => records.records.filter(({ msg }) => msg === 'trust bundle in force').length >= 3,
+    );
     await order('activate');
   });
 

@@ -430,6 +430,20 @@ describe('proofs', () => {
     assert.deepEqual(namesOf(await again.stream.next()), ['default']);
   });
 
+  it('a-workload-has-its-share-of-streams-and-another-has-its-own', async () => {
+    await plane.start({ agent: { streamCounts: { ofWorkload: 2 } } });
+    for (const name of ['sleep', 'sleep', 'other']) {
+      const { stream, send } = await open(await plane.token(name));
+      send({ resourceNames: ['default'] });
+      assert.deepEqual(namesOf(await stream.next()), ['default']);
+    }
+    const { stream } = await open(await plane.token('sleep'));
+    const error = await stream.refused;
+    assert.equal(error.code, status.RESOURCE_EXHAUSTED);
+    assert.match(error.details, /2 streams of spiffe:.*sleep are open/);
+    assert.equal((await streams()).length, 3, 'and the others stay');
+  });
+
   it('whoever-presents-many-refused-tokens-is-turned-away-before-the-ca-is-asked', async () => {
     await plane.start();
     const codes: number[] = [];

@@ -196,14 +196,22 @@ export function reading<T>(stream: ClientReadableStream<T>) {
   };
 }
 
-function answer<Response>(call: (done: (error: ServiceError | null, response: Response) => void) => unknown): Promise<Response> {
-  return new Promise((resolve, reject) => call((error, response) => (error === null ? resolve(response) : reject(error))));
+/** One call on a connection of its own, which ends with it: a caller may not have many. */
+async function answer<Response>(
+  call: (api: SpiffeWorkloadAPIClient, done: (error: ServiceError | null, response: Response) => void) => unknown,
+): Promise<Response> {
+  const api = client();
+  try {
+    return await new Promise((resolve, reject) => call(api, (error, response) => (error === null ? resolve(response) : reject(error))));
+  } finally {
+    api.close();
+  }
 }
 
 export const validate = (svid: string, audience = 'them', metadata = header()) =>
-  answer<ValidateJWTSVIDResponse>((done) => client().validateJwtsvid({ svid, audience }, metadata, done));
+  answer<ValidateJWTSVIDResponse>((api, done) => api.validateJwtsvid({ svid, audience }, metadata, done));
 export const fetchJwt = (audience: string[], spiffeId = '', metadata = header()) =>
-  answer<JWTSVIDResponse>((done) => client().fetchJwtsvid({ audience, spiffeId }, metadata, done));
+  answer<JWTSVIDResponse>((api, done) => api.fetchJwtsvid({ audience, spiffeId }, metadata, done));
 export const token = (change: Readonly<Record<string, unknown>> = {}, by = world.key) => {
   const seconds = Math.floor(Date.now() / 1000);
   return by.sign({ sub: ID, aud: ['them'], iat: seconds, exp: seconds + 60, ...change });

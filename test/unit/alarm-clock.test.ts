@@ -27,6 +27,28 @@ describe('the alarm clock', () => {
     assert.equal(await waiting, false);
     assert.equal(await new AlarmClock().wait(-1, new AbortController().signal), false);
   });
+
+  it('until-a-time-of-day-notices-a-clock-that-was-set', async (test) => {
+    test.mock.timers.enable({ apis: ['setTimeout'] });
+    let now = 0;
+    const stop = new AbortController();
+    let over = false;
+    const waiting = new AlarmClock().waitUntil(10 * HOUR, { now: () => now, signal: stop.signal }).then((rung) => {
+      over = true;
+      return rung;
+    });
+    test.mock.timers.tick(30_000);
+    await Promise.resolve();
+    assert.equal(over, false);
+    // The machine slept: ten hours passed, and the timers had a minute of it.
+    now = 10 * HOUR;
+    for (let i = 0; i < 3; i++) {
+      test.mock.timers.tick(30_000);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    assert.equal(over, true);
+    assert.equal(await waiting, false);
+  });
 });
 
 describe('an answer', () => {

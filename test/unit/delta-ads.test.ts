@@ -5,9 +5,9 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, test } from 'node:test';
-import { type ClientDuplexStream, credentials, type Server } from '@grpc/grpc-js';
+import { type ClientDuplexStream, credentials, type Server, type ServiceError, status } from '@grpc/grpc-js';
 import { runDeltaAdsClient } from '../../src/discovery/delta-ads-client.ts';
-import { type DeltaStream, serveDeltaStream } from '../../src/discovery/delta-server.ts';
+import { type DeltaServerOptions, type DeltaStream, serveDeltaStream } from '../../src/discovery/delta-server.ts';
 import { ResourceCache, type ResourceChange } from '../../src/discovery/resource-cache.ts';
 import { Snapshot } from '../../src/snapshot.ts';
 import { AggregatedDiscoveryServiceClient, AggregatedDiscoveryServiceService } from '../../src/wire/gen/envoy/service/discovery/v3/ads.ts';
@@ -72,6 +72,7 @@ interface ServerRig {
 async function serve(
   path?: string,
   cache = new ResourceCache(),
+  rules: Partial<DeltaServerOptions> & { whenLeft?: (left: () => void) => void } = {},
 ): Promise<ServerRig & { path: string; server: Server; stop(): Promise<void> }> {
   let socket = path;
   if (socket === undefined) {
@@ -90,11 +91,11 @@ async function serve(
     deltaAggregatedResources: (call: DeltaStream) => {
       const write = call.write.bind(call);
       // Seen before it goes out; the pipeline itself is untouched.
-      call.write = (response: DeltaDiscoveryResponse) => {
+      call.write = (response: DeltaDiscoveryResponse, whenLeft: (error?: Error | null) => void) => {
         responses.push(response);
-        return write(response);
+        return write(response, () => (rules.whenLeft ?? ((left) => left()))(whenLeft));
       };
-      serveDeltaStream(call, { view: cache, peer: 'test', log });
+      serveDeltaStream(call, { ...rules, view: cache, peer: 'test', log });
       call.on('data', (request: DeltaDiscoveryRequest) => requests.push(request));
       streams.push(call);
     },
@@ -147,19 +148,21 @@ function startClient(
 /** A client that says only what the test says. */
 function rawClient(rig: { address: string }): {
   received: Events<DeltaDiscoveryResponse>;
+  ended: Promise<ServiceError>;
   send(fields: Partial<DeltaDiscoveryRequest>): void;
 } {
   const client = new AggregatedDiscoveryServiceClient(rig.address, credentials.createInsecure());
   const call: ClientDuplexStream<DeltaDiscoveryRequest, DeltaDiscoveryResponse> = client.deltaAggregatedResources();
   const received = new Events<DeltaDiscoveryResponse>();
   call.on('data', (response: DeltaDiscoveryResponse) => received.push(response));
-  call.on('error', () => undefined);
+  const ended = new Promise<ServiceError>((resolve) => call.on('error', resolve));
   cleanups.push(() => {
     call.cancel();
     client.close();
   });
   return {
     received,
+    ended,
     send: (fields) =>
       call.write({
         node: undefined,
@@ -474,6 +477,78 @@ describe('the server, to a client of another make', opts, () => {
     assert.equal(resource?.version, rig.cache.resources(A)?.get('x')?.version);
     assert.equal(resource?.resource?.typeUrl, A);
     assert.notEqual(first?.nonce, '');
+  });
+});
+
+describe('what a stream may have', opts, () => {
+  test('a client that may have nothing any more is told nothing, and one that may is', opts, async () => {
+    let proven = true;
+    const rig = await serve(undefined, new ResourceCache(), { mayPush: () => proven });
+    rig.cache.replace(A, resources({ x: '1' }));
+    const { received, send } = rawClient(rig);
+    send({});
+    const [first] = await received.count(1);
+    send({ responseNonce: first?.nonce ?? '' });
+    await rig.requests.count(2);
+    proven = false;
+    rig.cache.replace(A, resources({ x: '2' }));
+    assert.equal(rig.responses.all.length, 1);
+    proven = true;
+    rig.cache.replace(A, resources({ x: '3' }));
+    assert.deepEqual(names((await received.count(2))[1]), { resources: ['x'], removed: [] });
+  });
+
+  test('while a response has not left nothing follows it, and then what is newest', opts, async () => {
+    const held: (() => void)[] = [];
+    const rig = await serve(undefined, new ResourceCache(), { whenLeft: (left) => held.push(left) });
+    rig.cache.replace(A, resources({ x: '1' }));
+    rig.cache.replace(B, resources({ y: '1' }));
+    const { received, send } = rawClient(rig);
+    send({});
+    const [first] = await received.count(1);
+    send({ typeUrl: B });
+    send({ responseNonce: first?.nonce ?? '' });
+    await rig.requests.count(3);
+    for (const text of ['2', '3', '4']) {
+      rig.cache.replace(A, resources({ x: text }));
+      rig.cache.replace(B, resources({ y: text }));
+    }
+    assert.equal(rig.responses.all.length, 1, 'nothing is queued');
+    held.shift()?.();
+    await received.count(2);
+    assert.equal(rig.responses.all.length, 2);
+    held.shift()?.();
+    const [, ...later] = await received.count(3);
+    const said = later.map(({ typeUrl, resources: [resource] }) => [typeUrl, Buffer.from(resource?.resource?.value ?? []).toString()]);
+    assert.deepEqual(said.sort(), [
+      [A, '4'],
+      [B, '4'],
+    ]);
+  });
+
+  test('a response without an answer ends the stream in time, and one with an answer does not', opts, async () => {
+    const rig = await serve(undefined, new ResourceCache(), { answerTimeoutMs: 200 });
+    rig.cache.replace(A, resources({ x: '1' }));
+    const [silent, healthy] = [rawClient(rig), rawClient(rig)];
+    healthy.send({});
+    const [first] = await healthy.received.count(1);
+    healthy.send({ responseNonce: first?.nonce ?? '' });
+    silent.send({});
+    assert.equal((await silent.ended).code, status.DEADLINE_EXCEEDED);
+    rig.cache.replace(A, resources({ x: '2' }));
+    assert.deepEqual(names((await healthy.received.count(2))[1]), { resources: ['x'], removed: [] });
+  });
+
+  test('too many names are refused with the first request too, and many are not', opts, async () => {
+    const rig = await serve();
+    rig.cache.replace(A, resources({ n1: '1' }));
+    const many = Array.from({ length: 100_001 }, (_, index) => `n${index}`);
+    const { ended, send } = rawClient(rig);
+    send({ resourceNamesSubscribe: many });
+    assert.equal((await ended).code, status.RESOURCE_EXHAUSTED);
+    const allowed = rawClient(rig);
+    allowed.send({ resourceNamesSubscribe: many.slice(1) });
+    assert.deepEqual(names((await allowed.received.count(1))[0]), { resources: ['n1'], removed: [] });
   });
 });
 

@@ -2,16 +2,15 @@
 
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
-import { Authority } from '../../src/ca/authority.ts';
-import type { AuthorityOptions } from '../../src/ca/authority-options.ts';
+import { describe, test } from 'node:test';
+import type { Authority } from '../../src/ca/authority.ts';
 import { diskKeys, type KeyStore, type Signer } from '../../src/ca/signer.ts';
 import { parseJwks, readJws } from '../../src/spiffe/jwt.ts';
 import { verifyJwtSvid } from '../../src/spiffe/jwt-svid.ts';
 import { workloadSpiffeId } from '../../src/spiffe/spiffe-id.ts';
+import { authorities } from '../support/authorities.ts';
 import { keyPair } from '../support/pki.ts';
 import { refusal } from '../support/refusal.ts';
 
@@ -21,35 +20,8 @@ const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
 const id = workloadSpiffeId({ trustDomain: 'cluster.local', namespace: 'foo', serviceAccount: 'sleep' });
 
-let scratch: string;
-const opened = new Map<string, Authority>();
-before(() => {
-  scratch = mkdtempSync(join(tmpdir(), 'handfast-jwt-keys-'));
-});
-after(async () => {
-  for (const authority of opened.values()) await authority.close();
-  rmSync(scratch, { recursive: true, force: true });
-});
-
 let now = NOW;
-let made = 0;
-const newDir = () => join(scratch, `ca-${++made}`);
-/** Opening a directory again ends who had it before, as a restart does. */
-async function open(dir = newDir(), options: Partial<AuthorityOptions> = {}): Promise<Authority> {
-  await opened.get(dir)?.close();
-  opened.delete(dir);
-  const authority = await Authority.open({
-    dir,
-    trustDomain: 'cluster.local',
-    svidTtlMs: HOUR,
-    now: () => now,
-    maintainEveryMs: 0,
-    jwtKeys: { lifetimeMs: DAY, publishAheadMs: HOUR },
-    ...options,
-  });
-  opened.set(dir, authority);
-  return authority;
-}
+const { newDir, open } = authorities(() => now, { jwtKeys: { lifetimeMs: DAY, publishAheadMs: HOUR } });
 
 const sign = async (authority: Authority, audience: readonly string[] = ['db']) => (await authority.signJwtSvid({ id, audience })).token;
 const published = (authority: Authority) => parseJwks(authority.trust.current?.jwks ?? '');

@@ -4,16 +4,16 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
 import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
-import { Authority, type IssuedSvid } from '../../src/ca/authority.ts';
+import { before, describe, test } from 'node:test';
+import type { Authority, IssuedSvid } from '../../src/ca/authority.ts';
 import { RootRotation } from '../../src/ca/root-rotation.ts';
 import { diskKeys } from '../../src/ca/signer.ts';
 import { parseRevocationList } from '../../src/spiffe/crl.ts';
 import { pemBlocks } from '../../src/spiffe/pem.ts';
 import { workloadSpiffeId } from '../../src/spiffe/spiffe-id.ts';
 import { parseTrustBundle } from '../../src/spiffe/trust-bundle.ts';
+import { authorities } from '../support/authorities.ts';
 import { keyPair } from '../support/pki.ts';
 import { refusal } from '../support/refusal.ts';
 
@@ -21,27 +21,8 @@ const NOW = Date.UTC(2030, 0, 1);
 const HOUR = 3_600_000;
 const id = workloadSpiffeId({ trustDomain: 'cluster.local', namespace: 'foo', serviceAccount: 'sleep' });
 
-let scratch: string;
-const opened = new Map<string, Authority>();
-before(() => {
-  scratch = mkdtempSync(join(tmpdir(), 'handfast-rotation-'));
-});
-after(async () => {
-  for (const authority of opened.values()) await authority.close();
-  rmSync(scratch, { recursive: true, force: true });
-});
-
 let now = NOW;
-let made = 0;
-const newDir = () => join(scratch, `ca-${++made}`);
-/** Opening a directory again ends who had it before, as a restart does. */
-async function open(dir = newDir()): Promise<Authority> {
-  await opened.get(dir)?.close();
-  opened.delete(dir);
-  const authority = await Authority.open({ dir, trustDomain: 'cluster.local', svidTtlMs: HOUR, now: () => now, maintainEveryMs: 0 });
-  opened.set(dir, authority);
-  return authority;
-}
+const { scratch, newDir, open, close } = authorities(() => now);
 
 const issue = (authority: Authority, node = 'n') => authority.issue({ id, publicKey: keyPair().publicKey, node });
 const roots = (pem: string) => pemBlocks(pem).map(({ text }) => text);
@@ -355,7 +336,7 @@ describe('a directory that does not fit together', () => {
   test('of before there were rotations is taken as it is: same root, same intermediate', async () => {
     const dir = newDir();
     const { chain } = await issue(await open(dir));
-    await opened.get(dir)?.close();
+    await close(dir);
     for (const name of readdirSync(dir)) if (!['root.pem', 'intermediate.pem'].includes(name)) rmSync(join(dir, name));
     assert.deepEqual((await issue(await open(dir))).chain.slice(1), chain.slice(1));
     assert.ok(new X509Certificate(chain[1]).ca);

@@ -31,3 +31,13 @@ it('very-long-lifetimes-do-not-overflow-the-timer', async () => {
   });
   assert.ok(renewalDelay(identity, { rotateEveryMs: undefined, now: () => now }) < 2 ** 31);
 });
+
+it('a-clock-far-behind-does-not-put-renewal-off-beyond-the-certificates-own-life', async () => {
+  const ca = await TestCa.create();
+  const identity = await ca.identity('spiffe://cluster.local/ns/foo/sa/sleep', { notBefore: now, notAfter: now + 24 * HOUR });
+  const behind = { rotateEveryMs: undefined, now: () => now - 30 * 24 * HOUR };
+  assert.equal(
+    renewalDelay(identity, behind, () => 1),
+    0.55 * 24 * HOUR,
+  );
+});

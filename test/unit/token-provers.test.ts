@@ -9,7 +9,7 @@ import { after, before, describe, test } from 'node:test';
 import { createLocalToken, LOCAL_ISSUER, LocalTokenProver, type TokenProver } from '../../src/ca/local-token.ts';
 import { OidcProver, type OidcProverOptions } from '../../src/ca/oidc-prover.ts';
 import { ProverChain } from '../../src/ca/prover-chain.ts';
-import { TokenReviewProver } from '../../src/ca/token-review-prover.ts';
+import { type TokenReviewOptions, TokenReviewProver } from '../../src/ca/token-review-prover.ts';
 import { HandfastError } from '../../src/errors.ts';
 import { type Answer, type Asked, JsonServer, loopbackCertificate } from '../support/json-server.ts';
 import { keyPair } from '../support/pki.ts';
@@ -239,8 +239,19 @@ describe('a TokenReview', () => {
     body: { apiVersion: 'authentication.k8s.io/v1', kind: 'TokenReview', status },
   });
   const api = (answer: Answer) => serve(() => answer, tls);
-  const prover = (at: { origin: string }, more: { timeoutMs?: number; caFile?: string; tokenFile?: string } = {}) =>
+  const prover = (at: { origin: string }, more: Partial<TokenReviewOptions> = {}) =>
     new TokenReviewProver({ server: at.origin, caFile, tokenFile, audience: AUDIENCE, timeoutMs: 2000, ...more });
+
+  test('of more reviews than may wait the last is refused as not answered, the others are made', async () => {
+    const at = await api(review(good));
+    const limited = prover(at, { reviews: { atOnce: 1, waiting: 1, waitMs: 5_000 } });
+    const outcomes = await Promise.allSettled(['a', 'b', 'c'].map((each) => limited.prove(each)));
+    assert.deepEqual(
+      outcomes.map((outcome) => (outcome.status === 'fulfilled' ? 'proven' : outcome.reason.code)),
+      ['proven', 'proven', 'UNAVAILABLE'],
+    );
+    assert.equal(at.asked.length, 2);
+  });
 
   test('proves a service account and its pod; we ask with our own token, about the audience', async () => {
     const at = await api(review(good));

@@ -1,11 +1,13 @@
 // The registrations file: what is refused with its line, what matches whom, and what happens when it or a token file changes.
 
 import assert from 'node:assert/strict';
-import { mkdtemp, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { execFileSync } from 'node:child_process';
+import { mkdtemp, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { Attestor } from '../../src/agent/attestor.ts';
+import { PolledFile } from '../../src/agent/polled-file.ts';
 import { parseRegistrations } from '../../src/agent/registration-file.ts';
 import { matches } from '../../src/agent/selectors.ts';
 import { type Registration, WorkloadRegistrations } from '../../src/agent/workload-registrations.ts';
@@ -233,6 +235,62 @@ describe('the file as it changes', () => {
     await rm(tokenFile());
     await log.find(({ msg, reason }) => msg === 'token not readable, the last token stays in use' && String(reason).includes('ENOENT'));
     assert.equal(token.current, 'second');
+  });
+});
+
+describe('a file that is none', () => {
+  let dir: string;
+  beforeEach(async () => {
+    dir = await mkdtemp(join(tmpdir(), 'hf-poll-'));
+  });
+  afterEach(async () => {
+    await rm(dir, { recursive: true });
+  });
+  const polled = () => new PolledFile(join(dir, 'f'), { maxBytes: 10 });
+
+  it('a-fifo-holds-nobody-up', async () => {
+    execFileSync('mkfifo', [join(dir, 'f')]);
+    await assert.rejects(polled().read(), { code: 'CONFIG_INVALID', message: /no regular file/ });
+    await assert.rejects(polled().changed(), { code: 'CONFIG_INVALID', message: /no regular file/ });
+  });
+
+  it('a-device-behind-a-link-is-not-read-and-a-file-behind-one-is', async () => {
+    await symlink('/dev/zero', join(dir, 'f'));
+    await assert.rejects(polled().read(), { code: 'CONFIG_INVALID', message: /no regular file/ });
+    await rm(join(dir, 'f'));
+    await writeFile(join(dir, 'real'), 'token');
+    await symlink(join(dir, 'real'), join(dir, 'f'));
+    assert.equal(await polled().read(), 'token');
+  });
+
+  it('what-is-larger-than-it-says-is-not-read-to-its-end', async () => {
+    // Of size 0, as the kernel has it.
+    const path = '/proc/self/status';
+    await assert.rejects(new PolledFile(path, { maxBytes: 10 }).read(), { code: 'CONFIG_INVALID', message: /larger than 10/ });
+    assert.match(await new PolledFile(path, { maxBytes: 65_536 }).read(), /^Name:/);
+  });
+
+  it('one-that-hangs-holds-up-neither-the-registrations-nor-other-tokens', async () => {
+    const stop = new AbortController();
+    const never = new Promise<never>(() => undefined);
+    const other = 'spiffe://cluster.local/ns/bar/sa/other';
+    await writeFile(join(dir, 'token'), 'abc');
+    const two = file(entry('{ uid: 1000 }', { tokenFile: '/hangs' }), entry('{ uid: 1 }', { id: other, tokenFile: join(dir, 'token') }));
+    await writeFile(join(dir, 'w.yaml'), two);
+    const registrations = new WorkloadRegistrations({
+      file: join(dir, 'w.yaml'),
+      log: new RecordingLog().log,
+      fileAt: (path, bounds) => (path === '/hangs' ? { path, read: () => never, changed: () => never } : new PolledFile(path, bounds)),
+    });
+    await registrations.start(stop.signal);
+    assert.deepEqual(
+      registrations.registrations.current?.map(({ token }) => token.current),
+      [undefined, 'abc'],
+    );
+    const withdrawn = new Promise<readonly Registration[]>((resolve) => registrations.registrations.subscribe(resolve));
+    await writeFile(join(dir, 'w.yaml'), 'workloads: []\n');
+    assert.deepEqual(await withdrawn, []);
+    stop.abort();
   });
 });
 

@@ -26,11 +26,13 @@ export const protobufFileName = "handfast/report/v1/report.proto";
 
 export interface ConnectionReport {
   peers: LivePeer[];
+  /** There is more than this message says: it was cut to its bounds, or held what could not be believed. */
+  truncated: boolean;
 }
 
 /** Open connections of one pod with one peer certificate. */
 export interface LivePeer {
-  /** namespace/name of the pod whose sidecar holds the connections. */
+  /** namespace/name of the pod whose sidecar holds the connections. The sidecar's word, believed within its own namespace alone; else empty. */
   pod: string;
   spiffeId: string;
   /** Upper-case hex. */
@@ -38,19 +40,24 @@ export interface LivePeer {
   /** inbound or outbound, seen from the pod. */
   direction: string;
   connections: number;
+  /** SPIFFE ID that the sidecar has proven to its agent, which fills it in. */
+  reporter: string;
 }
 
 export interface ReportSummary {
 }
 
 function createBaseConnectionReport(): ConnectionReport {
-  return { peers: [] };
+  return { peers: [], truncated: false };
 }
 
 export const ConnectionReport: MessageFns<ConnectionReport> = {
   encode(message: ConnectionReport, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.peers) {
       LivePeer.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.truncated !== false) {
+      writer.uint32(16).bool(message.truncated);
     }
     return writer;
   },
@@ -76,6 +83,14 @@ export const ConnectionReport: MessageFns<ConnectionReport> = {
             message.peers.push(LivePeer.decode(reader, reader.uint32()));
             continue;
           }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.truncated = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -90,7 +105,7 @@ export const ConnectionReport: MessageFns<ConnectionReport> = {
 };
 
 function createBaseLivePeer(): LivePeer {
-  return { pod: "", spiffeId: "", serial: "", direction: "", connections: 0 };
+  return { pod: "", spiffeId: "", serial: "", direction: "", connections: 0, reporter: "" };
 }
 
 export const LivePeer: MessageFns<LivePeer> = {
@@ -109,6 +124,9 @@ export const LivePeer: MessageFns<LivePeer> = {
     }
     if (message.connections !== 0) {
       writer.uint32(40).uint32(message.connections);
+    }
+    if (message.reporter !== "") {
+      writer.uint32(50).string(message.reporter);
     }
     return writer;
   },
@@ -164,6 +182,14 @@ export const LivePeer: MessageFns<LivePeer> = {
             }
 
             message.connections = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.reporter = reader.string();
             continue;
           }
         }
