@@ -28,7 +28,9 @@ export function x509BundlesResponse({ bundles, crl }: NodeTrust): X509BundlesRes
   return { bundles: byTrustDomain(bundles.all), crl: [...crl.der] };
 }
 
-export function jwtBundlesResponse({ jwks }: NodeTrust): JWTBundlesResponse {
+/** Undefined until the keys have come: no keys would say that nobody's tokens are good. */
+export function jwtBundlesResponse({ jwks }: NodeTrust): JWTBundlesResponse | undefined {
+  if (jwks.size === 0) return undefined;
   return { bundles: Object.fromEntries([...jwks].map(([trustDomain, text]) => [`spiffe://${trustDomain}`, Buffer.from(text)])) };
 }
 

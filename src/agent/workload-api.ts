@@ -103,7 +103,7 @@ function x509Svids(deps: WorkloadApiDeps, changed: () => void): StreamSource<X50
 
 function trusted<Response>(
   trust: Snapshot<NodeTrust>,
-  { changed, compose }: { changed: () => void; compose: (trust: NodeTrust) => Response },
+  { changed, compose }: { changed: () => void; compose: (trust: NodeTrust) => Response | undefined },
 ): StreamSource<Response> {
   const unsubscribe = trust.subscribe(changed);
   return { compose: () => (trust.current === undefined ? undefined : compose(trust.current)), close: unsubscribe };

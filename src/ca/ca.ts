@@ -68,7 +68,7 @@ export async function startCa(options: CaOptions): Promise<RunningCa> {
       addNodeService(to, { ...shared, joinTokens, nodeTtlMs: options.nodeTtlMs });
     };
     addServices(server);
-    const followers = addTrustService(server, { trust: authority.trust, log });
+    const followers = addTrustService(server, { trust: authority.trust, trustDomain, log, now });
     running.push(() => stopServer(server));
 
     const onRefused = (refusal: object) => log.warn(refusal, 'connection refused');

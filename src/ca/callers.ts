@@ -14,14 +14,14 @@ export type CaCaller =
 /** The machine's own agent, on the socket that only root may open. */
 export const LOCAL_NODE = 'local';
 
-/** Without a trust domain any is ours: only for a listener that has let in no other. `now` in Unix milliseconds, by default the clock. */
+/** `now` in Unix milliseconds. */
 export interface CallerRules {
-  readonly trustDomain?: string;
-  readonly now?: number;
+  readonly trustDomain: string;
+  readonly now: number;
 }
 
 /** Throws UNAUTHENTICATED for a certificate that has ended, PERMISSION_DENIED for a member of a mesh that is neither agent nor control of ours. */
-export function caCaller(call: { getPeer(): string }, { trustDomain, now = Date.now() }: CallerRules = {}): CaCaller {
+export function caCaller(call: { getPeer(): string }, { trustDomain, now }: CallerRules): CaCaller {
   const caller = callerOf(call);
   if (caller === undefined) throw statusError(status.UNAUTHENTICATED, 'the caller is not known');
   if (caller.kind === 'unix') return { kind: 'agent', name: LOCAL_NODE };
@@ -29,7 +29,7 @@ export function caCaller(call: { getPeer(): string }, { trustDomain, now = Date.
   const { id, notAfter } = caller.peer;
   // The connection ends with its certificate, but timers are late when there is much to do. Written so that a clock that is no number lets nobody in.
   if (!(now <= notAfter)) throw statusError(status.UNAUTHENTICATED, `the certificate of ${id.uri} has expired`);
-  const ours = id.trustDomain === (trustDomain ?? id.trustDomain);
+  const ours = id.trustDomain === trustDomain;
   const node = ours ? nodeOf(id) : undefined;
   if (node !== undefined) return { kind: 'agent', name: node };
   if (ours && id.uri === controlId(id.trustDomain).uri) return { kind: 'control' };

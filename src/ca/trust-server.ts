@@ -51,8 +51,11 @@ export class TrustFollowers {
   }
 }
 
-export function addTrustService(server: Server, deps: { trust: Snapshot<CaTrust>; log: Log }): TrustFollowers {
-  const { trust, log } = deps;
+export function addTrustService(
+  server: Server,
+  deps: { trust: Snapshot<CaTrust>; trustDomain: string; log: Log; now: () => number },
+): TrustFollowers {
+  const { trust, trustDomain, log, now } = deps;
   const cache = new ResourceCache();
   const publish = ({ bundlePem, crlPem, jwks }: CaTrust) => {
     const secrets = [bundleSecret(secretNames.bundle, bundlePem), crlSecret(crlPem), genericSecret(secretNames.jwks, jwks)];
@@ -65,7 +68,7 @@ export function addTrustService(server: Server, deps: { trust: Snapshot<CaTrust>
   const service: SecretDiscoveryServiceServer = {
     streamSecrets: (call: StateOfTheWorldStream) => {
       try {
-        const caller = caCaller(call);
+        const caller = caCaller(call, { trustDomain, now: now() });
         if (caller.kind === 'anonymous') throw statusError(status.UNAUTHENTICATED, 'join first: only nodes are told what the mesh trusts');
         follow(call, caller.kind === 'agent' ? caller.name : 'control', { cache, followers, log });
       } catch (error) {

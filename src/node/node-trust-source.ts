@@ -64,7 +64,10 @@ export class NodeTrustSource {
     if (bundles === undefined) throw new HandfastError('SECRET_INVALID', 'JWT keys came without a trust bundle before them');
     const { crl, crlPem } = this.trust.current ?? { crl: noRevocations, crlPem: this.#firstCrlPem };
     this.#replace({ bundles, jwks: jwks ?? new Map(), crl, crlPem });
-    if (!secrets.some(({ name }) => name === secretNames.bundle)) return;
+    if (!secrets.some(({ name }) => name === secretNames.bundle)) {
+      this.#log.info({ trustDomain: this.#trustDomain }, 'JWT keys in force');
+      return;
+    }
     const authorities = bundles.own.authorities.map(({ fingerprint256 }) => fingerprint256.slice(0, 23));
     this.#log.info({ trustDomain: this.#trustDomain, authorities }, 'trust bundle in force');
     this.#retryRevocations();

@@ -184,7 +184,7 @@ describe('root rotation', () => {
     await plane.ask('ca', 'POST', '/jwt-keys/withdraw', { kid: keys[0].kid });
     await eventually(
       'the node to have the new keys',
-      async () => records.records.filter(({ msg }) => msg === 'trust bundle in force').length >= 3,
+      async () => records.records.filter(({ msg }) => msg === 'JWT keys in force').length >= 2,
     );
     await order('activate');
   });
