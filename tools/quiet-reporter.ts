@@ -17,7 +17,14 @@ export default async function* quietReporter(source: AsyncIterable<TestEvent>): 
       case 'test:pass':
       case 'test:fail': {
         const { file = '?', name, skip, details } = event.data;
-        if (details.type === 'suite') break;
+        if (details.type === 'suite') {
+          // Of itself a suite fails only by a hook of its own; its tests are counted one by one.
+          const error = event.type === 'test:fail' ? event.data.details.error : undefined;
+          if (error === undefined || Reflect.get(error, 'failureType') === 'subtestsFailed') break;
+          total.failed++;
+          yield `\nFAILED ${relative(process.cwd(), file)}: suite ${name}\n    ${error.stack ?? error.message}\n\n`;
+          break;
+        }
         const counts = files.get(file) ?? { passed: 0, failed: 0, skipped: 0 };
         files.set(file, counts);
         const outcome = skip !== undefined && skip !== false ? 'skipped' : event.type === 'test:pass' ? 'passed' : 'failed';
@@ -33,6 +40,9 @@ export default async function* quietReporter(source: AsyncIterable<TestEvent>): 
       }
       case 'test:stderr':
         yield event.data.message;
+        break;
+      case 'test:diagnostic':
+        if (event.data.level === 'warn' || event.data.level === 'error') yield `${event.data.message}\n`;
         break;
       case 'test:coverage':
         yield coverageByFolder(event.data.summary);
