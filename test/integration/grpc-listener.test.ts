@@ -21,6 +21,7 @@ import { callerKey, callerOf, rememberedCallers } from '../../src/wire/caller.ts
 import { newServer } from '../../src/wire/grpc.ts';
 import { type GrpcListener, listenTls, listenUnix } from '../../src/wire/grpc-listener.ts';
 import { TestCa } from '../support/pki.ts';
+import { uncovered } from '../support/uncovered.ts';
 import { UnixPeer } from '../support/unix-peer.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -352,7 +353,11 @@ async function otherProcess(at: string): Promise<ChildProcess> {
     const listener = await listenUnix({ server, path: process.argv[1], mode: 0o666, takeOver: true, onRefused: () => undefined });
     process.once('SIGTERM', async () => { await listener.close(); await stopServer(server); });
     process.stdout.write('ready');`;
-  const child = spawn(process.execPath, ['--input-type=module', '-e', script, at], { cwd: ROOT, stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, ['--input-type=module', '-e', script, at], {
+    cwd: ROOT,
+    env: uncovered(),
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
   stops.push(async () => void child.kill('SIGKILL'));
   await once(child.stdout, 'data');
   return child;

@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { cgroupOf, type PeerCredentials, peerCredentials } from '../../src/net/peer-credentials.ts';
 import { linuxPeerKernel, type PeerKernel } from '../../src/net/peer-kernel.ts';
+import { uncovered } from '../support/uncovered.ts';
 import { connectAndHandOn, UnixPeer } from '../support/unix-peer.ts';
 
 const asRoot = process.getuid?.() === 0 ? false : 'needs root';
@@ -85,6 +86,7 @@ describe('the process that connected', () => {
     const connection = accepted();
     // The shell execs nothing and waits for nobody: its child stays a zombie until the shell goes.
     const parent = spawn('sh', ['-c', '"$0" -e "$1" "$2" & echo $!; read -r _', process.execPath, ZOMBIE, path()], {
+      env: uncovered(),
       stdio: ['pipe', 'pipe', 'inherit'],
     });
     try {
@@ -215,6 +217,7 @@ describe('the platform', () => {
       Object.defineProperty(process, 'platform', { value: 'darwin' });
       try { linuxPeerKernel(); } catch (error) { process.stdout.write(error.code); }`;
     const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
+      env: uncovered(),
       cwd: new URL('../..', import.meta.url),
       stdio: ['ignore', 'pipe', 'inherit'],
     });

@@ -15,6 +15,9 @@ import { type MeshedPair, startMeshedPair } from '../support/meshed-pair.ts';
 import type { RunningSidecar } from '../support/sidecar-harness.ts';
 
 type Part = 'ca' | 'control' | 'agent';
+// Its children are killed, maybe while they write their coverage (test/support/uncovered.ts).
+delete process.env.NODE_V8_COVERAGE;
+
 const LISTENING = { ca: 'CA listening', control: 'control listening', agent: 'agent listening' } as const;
 
 /** The three roles with their sockets in one directory. */

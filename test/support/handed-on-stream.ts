@@ -3,6 +3,7 @@
 import { spawn } from 'node:child_process';
 import { DiscoveryRequest } from '../../src/wire/gen/envoy/service/discovery/v3/discovery.ts';
 import { SECRET_TYPE } from './sds-server.ts';
+import { uncovered } from './uncovered.ts';
 
 /** argv: socket, request in base64, token or '', 'hand-on' or nothing. `cat` reads on from the connection as it is: what it prints is HTTP/2. */
 const SCRIPT = `
@@ -40,7 +41,7 @@ export class ForeignStream implements AsyncDisposable {
       errorDetail: undefined,
     }).finish();
     const argv = [path, Buffer.from(request).toString('base64'), options.token ?? '', ...(options.handOn === true ? ['hand-on'] : [])];
-    this.#child = spawn(process.execPath, ['-e', SCRIPT, ...argv], { stdio: ['ignore', 'pipe', 'inherit'] });
+    this.#child = spawn(process.execPath, ['-e', SCRIPT, ...argv], { env: uncovered(), stdio: ['ignore', 'pipe', 'inherit'] });
     this.#child.stdout.on('data', (chunk) => this.#said.push(chunk));
     this.#exited = new Promise((resolve) => this.#child.once('exit', resolve));
   }

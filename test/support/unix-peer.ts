@@ -2,6 +2,7 @@
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { uncovered } from './uncovered.ts';
 
 /** Connects to argv[1], says so, and lives until it is killed. */
 const CONNECT = `require('node:net').connect(process.argv[1], () => process.stdout.write('connected')).on('error', (e) => { console.error(e.message); process.exit(2); })`;
@@ -20,7 +21,7 @@ export class UnixPeer implements AsyncDisposable {
     const drop =
       options.uid === undefined ? [] : ['setpriv', '--reuid', `${options.uid}`, '--regid', `${options.uid}`, '--clear-groups', '--'];
     const [file = '', ...args] = [...(options.wrap ?? []), ...drop, process.execPath, '-e', CONNECT, path];
-    this.child = spawn(file, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+    this.child = spawn(file, args, { env: uncovered(), stdio: ['ignore', 'pipe', 'inherit'] });
   }
 
   get pid(): number {
@@ -41,7 +42,7 @@ export class UnixPeer implements AsyncDisposable {
 
 /** Connects, hands the connection on, and is gone when this resolves. `release` ends the process that keeps it open. */
 export async function connectAndHandOn(path: string): Promise<{ gone: number; release(): void }> {
-  const child = spawn(process.execPath, ['-e', HAND_ON, path], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, ['-e', HAND_ON, path], { env: uncovered(), stdio: ['ignore', 'pipe', 'inherit'] });
   const said: Buffer[] = [];
   child.stdout.on('data', (chunk) => said.push(chunk));
   await once(child, 'close');

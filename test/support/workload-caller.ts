@@ -2,6 +2,7 @@
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
+import { uncovered } from './uncovered.ts';
 
 /**
  * Opens FetchX509Bundles at argv[1] and says `data <bytes>` for each message and `status <code> <details>` at the end. With argv[2] it hands its connection
@@ -46,7 +47,7 @@ export class WorkloadCaller implements AsyncDisposable {
   static spawn(path: string, options: { uid?: number; handOn?: boolean } = {}): WorkloadCaller {
     const drop = options.uid === undefined ? [] : ['setpriv', '--reuid', `${options.uid}`, '--clear-groups', '--'];
     const [file = '', ...args] = [...drop, ...workloadCallerCommand(path, ...(options.handOn === true ? ['hand-on'] : []))];
-    return new WorkloadCaller(spawn(file, args, { stdio: ['ignore', 'pipe', 'inherit'] }));
+    return new WorkloadCaller(spawn(file, args, { env: uncovered(), stdio: ['ignore', 'pipe', 'inherit'] }));
   }
 
   /** What it says next. */

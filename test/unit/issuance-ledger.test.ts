@@ -15,6 +15,7 @@ import { lockState } from '../../src/ca/state-lock.ts';
 import { workloadSpiffeId } from '../../src/spiffe/spiffe-id.ts';
 import { keyPair } from '../support/pki.ts';
 import { refusal } from '../support/refusal.ts';
+import { uncovered } from '../support/uncovered.ts';
 
 const NOW = Date.UTC(2030, 0, 1);
 const MINUTE = 60_000;
@@ -251,6 +252,7 @@ describe('kill -9', () => {
     const seen: string[] = [];
     for (let round = 0; round < 3; round++) {
       const child = spawn(process.execPath, [join(import.meta.dirname, '../support/issue-for-ever.ts'), dir, '8'], {
+        env: uncovered(),
         stdio: ['ignore', 'pipe', 'inherit'],
       });
       const exited = once(child, 'exit');
