@@ -18,7 +18,9 @@ import { freePort } from '../test/support/free-port.ts';
 import { type MeshedPair, startMeshedPair } from '../test/support/meshed-pair.ts';
 import { RecordingLog, type RunningSidecar } from '../test/support/sidecar-harness.ts';
 
-const run = promisify(execFile);
+const execute = promisify(execFile);
+/** Nothing that is asked here takes long; what hangs is asked again. */
+const run = (file: string, args: readonly string[]) => execute(file, args, { timeout: 10_000 });
 const binary = (name: string) => fileURLToPath(new URL(`../.interop/go/${name}`, import.meta.url));
 const [SERVER, AGENT, HELPER] = [binary('spire-server'), binary('spire-agent'), binary('spiffe-helper')];
 
@@ -41,6 +43,14 @@ async function end(child: ChildProcess | undefined): Promise<void> {
   const exit = once(child, 'exit');
   child.kill('SIGKILL');
   await exit;
+}
+
+/** A process that neither outlives this one nor keeps it. */
+function start(file: string, args: readonly string[]): ChildProcess {
+  const child = spawn(file, args, { stdio: 'ignore' });
+  child.unref();
+  process.once('exit', () => child.kill('SIGKILL'));
+  return child;
 }
 
 /** SPIRE's server and agent, with certificates that live for seconds. */
@@ -98,7 +108,7 @@ plugins {
 }
 `,
     );
-    this.server = spawn(SERVER, ['run', '-config', join(this.dir, 'server.conf')], { stdio: 'ignore' });
+    this.server = start(SERVER, ['run', '-config', join(this.dir, 'server.conf')]);
     const ask = (...args: string[]) => run(SERVER, [...args, '-socketPath', api]);
     await eventually('SPIRE server', async () => (await ask('healthcheck').catch(() => undefined)) !== undefined);
     const { stdout } = await ask('token', 'generate', '-spiffeID', 'spiffe://cluster.local/node');
@@ -107,7 +117,7 @@ plugins {
       const selector = ['-selector', `unix:uid:${process.getuid?.()}`];
       await ask('entry', 'create', '-parentID', 'spiffe://cluster.local/node', '-spiffeID', idOf(name), ...selector);
     }
-    this.agent = spawn(AGENT, ['run', '-config', join(this.dir, 'agent.conf'), '-joinToken', token], { stdio: 'ignore' });
+    this.agent = start(AGENT, ['run', '-config', join(this.dir, 'agent.conf'), '-joinToken', token]);
     await eventually('SPIRE agent', () => existsSync(this.agentSocket));
   }
 

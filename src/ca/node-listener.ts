@@ -35,9 +35,9 @@ const HANDSHAKE_TIMEOUT_MS = 10_000;
 /** Requests of the CA are a CSR and a token. */
 export const MAX_REQUEST_BYTES = 64 * 1024;
 /** One call to join, and one to try again. */
-const JOINING = { maxStreams: 2, lifetimeMs: 10_000, maxAnonymous: 256 };
+const JOINING = { maxStreams: 2, lifetimeMs: 10_000, maxAnonymous: 256, maxPerAnonymousAddress: 32 };
 /** Istio's agents stay, and ask for all workloads of a node over one connection. */
-const TOKENS_ALONE = { maxStreams: 32, lifetimeMs: undefined, maxAnonymous: 4_096 };
+const TOKENS_ALONE = { maxStreams: 32, lifetimeMs: undefined, maxAnonymous: 16_384, maxPerAnonymousAddress: 1_024 };
 
 /** Serves until `close`. Throws UNAVAILABLE when it cannot begin. */
 export async function listenForNodes(options: NodeListenerOptions): Promise<GrpcListener> {
@@ -54,7 +54,7 @@ export async function listenForNodes(options: NodeListenerOptions): Promise<Grpc
   });
   if (identity.current !== undefined) terminator.replace(identity.current);
   identity.subscribe((next) => terminator.replace(next));
-  const { maxStreams, lifetimeMs, maxAnonymous } = options.tokensAlone ? TOKENS_ALONE : JOINING;
+  const { maxStreams, lifetimeMs, maxAnonymous, maxPerAnonymousAddress } = options.tokensAlone ? TOKENS_ALONE : JOINING;
   const strangers = newServer({ maxMessageBytes: MAX_REQUEST_BYTES, maxStreams });
   options.addAnonymousServices(strangers);
   const listener = await listenTls({
@@ -62,6 +62,7 @@ export async function listenForNodes(options: NodeListenerOptions): Promise<Grpc
     server: options.server,
     anonymousService: { server: strangers, lifetimeMs },
     maxAnonymous,
+    maxPerAnonymousAddress,
     terminator: { terminate: (raw) => terminator.terminateAny(raw) },
     judge: (caller) => judge(caller, options),
     onRefused: options.onRefused,

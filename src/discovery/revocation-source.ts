@@ -2,7 +2,7 @@
 
 import { messageOf } from '../errors.ts';
 import type { Snapshot } from '../snapshot.ts';
-import { noRevocations, parseRevocationList, type RevocationList, refuseOlder } from '../spiffe/crl.ts';
+import { parseRevocationList, type RevocationList } from '../spiffe/crl.ts';
 import type { Identity } from '../spiffe/identity.ts';
 import type { Secret } from '../wire/gen/envoy/extensions/transport_sockets/tls/v3/secret.ts';
 import { readCrl, readEach } from './secret-reader.ts';
@@ -50,7 +50,6 @@ export class RevocationSource {
     const { identity, revocations, log } = this.#options;
     if (identity.current === undefined) throw new Error('no trust bundle to verify the revocation list with yet');
     const list = parseRevocationList(text, identity.current.bundles.own);
-    refuseOlder(list, revocations.current ?? noRevocations);
     this.#waiting = undefined;
     log.info({ serials: list.serials.size, blockedIds: [...list.blockedIds] }, 'revocation list in force');
     revocations.replace(list);

@@ -1,6 +1,7 @@
 // What a node elsewhere trusted last, kept beside its key: after a change of root the file it began with would not know the CA any more, and
 // a process that starts while the CA is away must not forget who is revoked.
 
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readPrivate, replacePrivate } from '../ca/state-file.ts';
 import { messageOf } from '../errors.ts';
@@ -13,8 +14,19 @@ export interface KeptTrust {
   readonly crlPem: string | undefined;
 }
 
-export async function readKeptTrust(stateDir: string): Promise<KeptTrust> {
-  return { bundlePem: await readPrivate(join(stateDir, 'bundle.pem')), crlPem: await readPrivate(join(stateDir, 'revocations.pem')) };
+/** What was kept after `beginning`, the file to begin with, was written: an operator who gives a newer one means it. */
+export async function readKeptTrust(stateDir: string, beginning: string): Promise<KeptTrust> {
+  const path = join(stateDir, 'bundle.pem');
+  const later = (await writtenAt(path)) >= (await writtenAt(beginning));
+  return {
+    bundlePem: later ? await readPrivate(path) : undefined,
+    crlPem: await readPrivate(join(stateDir, 'revocations.pem')),
+  };
+}
+
+/** 0 for a file that is not there. */
+async function writtenAt(path: string): Promise<number> {
+  return (await stat(path).catch(() => undefined))?.mtimeMs ?? 0;
 }
 
 /** Writes what changed, one after the other. */

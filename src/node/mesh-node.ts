@@ -70,7 +70,7 @@ export class MeshNode {
     if (isUnixAddress(address)) return unixTarget(address);
     return tlsTarget({
       address,
-      identity: () => this.identity.current,
+      identity: () => this.#living(),
       bundles: () => this.#bundles(address),
       revocations: () => this.trust.trust.current?.crl ?? noRevocations,
       expected,
@@ -125,7 +125,7 @@ export class MeshNode {
     if (caKind === 'istio') return;
     if (stateDir === undefined)
       throw new HandfastError('CONFIG_INVALID', `--ca ${ca}: a CA over the network needs --state DIR for the node's own key`);
-    await this.#restoreTrust(stateDir);
+    await this.#restoreTrust(stateDir, trustBundleFile);
     await maintainNodeIdentity({
       path: join(stateDir, 'node.pem'),
       target: this.ca,
@@ -138,15 +138,28 @@ export class MeshNode {
     });
   }
 
-  /** What was trusted last goes before the file to begin with, and is kept up to date. */
-  async #restoreTrust(stateDir: string): Promise<void> {
-    const kept = await readKeptTrust(stateDir);
-    if (kept.bundlePem !== undefined) this.trust.useBundle(kept.bundlePem);
+  /** What was trusted last goes before an older file to begin with, and is kept up to date. */
+  async #restoreTrust(stateDir: string, trustBundleFile: string): Promise<void> {
+    const kept = await readKeptTrust(stateDir, trustBundleFile);
+    try {
+      if (kept.bundlePem !== undefined) this.trust.useBundle(kept.bundlePem);
+    } catch (error) {
+      this.#options.log.warn(
+        { stateDir, reason: messageOf(error) },
+        'the trust bundle on disk is not used, but the file of --trust-bundle',
+      );
+    }
     if (kept.crlPem !== undefined) this.trust.useRevocations(kept.crlPem);
     const keeper = new TrustKeeper({ stateDir, kept, log: this.#options.log });
     this.#keeper = keeper;
     const unsubscribe = this.trust.trust.subscribe((trust) => keeper.keep(trust));
     this.#stop.signal.addEventListener('abort', unsubscribe, { once: true });
+  }
+
+  /** An expired certificate is worse than none: with none a node may still join. */
+  #living(): Identity | undefined {
+    const { current } = this.identity;
+    return current !== undefined && this.#options.now() <= current.svid.notAfter ? current : undefined;
   }
 
   #bundles(address: string): TrustBundles {

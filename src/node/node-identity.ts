@@ -108,7 +108,9 @@ async function keepFresh(
     await clock.waitUntil(halfLife(identity.current?.svid, now()), { now, signal });
     while (!signal.aborted) {
       try {
-        const svid = await issue(options, (csr) => client.renew({ csr }));
+        // A node that slept past its certificate's end has to join again, if it has been given a new token.
+        const alive = now() <= (identity.current?.svid.notAfter ?? 0);
+        const svid = alive ? await issue(options, (csr) => client.renew({ csr })) : await join(client, options);
         publish(svid);
         backoff.reset();
         log.info({ spiffeId: svid.id.uri, serial: svid.serial }, 'node certificate renewed');

@@ -5,7 +5,7 @@ import { readBundles, readCrl, readEach, readGeneric } from '../discovery/secret
 import { HandfastError, messageOf } from '../errors.ts';
 import type { Log } from '../observe/log.ts';
 import { Snapshot } from '../snapshot.ts';
-import { noRevocations, parseRevocationList, refuseOlder } from '../spiffe/crl.ts';
+import { noRevocations, parseRevocationList } from '../spiffe/crl.ts';
 import { parseJwks } from '../spiffe/jwt.ts';
 import { parseTrustBundle, type TrustBundles, trustBundles } from '../spiffe/trust-bundle.ts';
 import type { Secret } from '../wire/gen/envoy/extensions/transport_sockets/tls/v3/secret.ts';
@@ -101,7 +101,6 @@ export class NodeTrustSource {
 
   #useRevocations(crlPem: string, current: NodeTrust): void {
     const crl = parseRevocationList(crlPem, current.bundles.own);
-    refuseOlder(crl, current.crl);
     this.#waiting = undefined;
     this.#replace({ ...current, crl, crlPem });
     this.#log.info({ serials: crl.serials.size, blockedIds: [...crl.blockedIds] }, 'revocation list in force');

@@ -74,13 +74,6 @@ export function parseRevocationList(pem: string, bundle: TrustBundle): Revocatio
   });
 }
 
-/** Throws CRL_INVALID for a list that was signed before the one in force: it may be somebody's way to have a revocation forgotten. An empty text still clears. */
-export function refuseOlder(next: RevocationList, inForce: RevocationList): void {
-  if (next.der.length === 0 || next.thisUpdate >= inForce.thisUpdate) return;
-  const [ours, theirs] = [inForce.thisUpdate, next.thisUpdate].map((time) => new Date(time).toISOString());
-  throw invalid(`it is of ${theirs}, older than the one in force, of ${ours}`);
-}
-
 /** Why this peer is turned away, in words; undefined when the list has nothing against it. */
 export function revocationOf(peer: { id: SpiffeId; serial: string }, list: RevocationList): string | undefined {
   if (list.serials.has(peer.serial)) return `certificate ${peer.serial} has been revoked`;

@@ -89,6 +89,7 @@ export async function listenTls(options: TlsOptions): Promise<GrpcListener> {
     const full = admission.full();
     if (full !== undefined) return admission.refuseForLimit(raw, { from, reason: full });
     const evicted = handshaking.begin(raw);
+    if (evicted === 'refused') return admission.refuseForLimit(raw, { from, reason: 'too many handshakes are under way' });
     if (evicted !== undefined)
       admission.refuseForLimit(evicted, {
         from: `${evicted.remoteAddress}:${evicted.remotePort}`,

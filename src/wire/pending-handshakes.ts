@@ -4,43 +4,50 @@ import type { Socket } from 'node:net';
 import { networkOf } from './caller.ts';
 
 export interface HandshakeLimits {
-  /** All addresses together; default 256. */
+  /** All addresses together; default 4,096. */
   readonly maxHandshakes?: number;
-  /** One address; default 8. */
+  /** One address (of IPv6, one /64); default 256. */
   readonly maxHandshakesPerAddress?: number;
+  /** From this age on a handshake may have to go for another; default 3 s. */
+  readonly heldMs?: number;
 }
 
-const MAX_HANDSHAKES = 256;
-const MAX_PER_ADDRESS = 8;
+const MAX_HANDSHAKES = 4_096;
+const MAX_PER_ADDRESS = 256;
+/** A handshake that is meant takes milliseconds, and a second where hundreds of nodes come back at once. */
+const HELD_MS = 3_000;
 
 export class PendingHandshakes {
   readonly #max: number;
   readonly #maxPerAddress: number;
   /** The oldest first. */
-  readonly #sockets = new Map<Socket, string>();
+  readonly #sockets = new Map<Socket, { readonly address: string; readonly since: number }>();
+  readonly #heldMs: number;
   readonly #perAddress = new Map<string, number>();
 
-  constructor({ maxHandshakes = MAX_HANDSHAKES, maxHandshakesPerAddress = MAX_PER_ADDRESS }: HandshakeLimits) {
+  constructor({ maxHandshakes = MAX_HANDSHAKES, maxHandshakesPerAddress = MAX_PER_ADDRESS, heldMs = HELD_MS }: HandshakeLimits) {
+    this.#heldMs = heldMs;
     this.#max = maxHandshakes;
     this.#maxPerAddress = maxHandshakesPerAddress;
   }
 
   /**
-   * The handshake that has to go for this one, if there are too many: the oldest of the same address, or else of all. Handshakes that are meant
-   * take milliseconds, so what is old is what somebody holds, and whoever shares an address with him (pods behind their node's) gets through.
+   * Counts the handshake. Where there are too many, of its address or in all, the oldest goes if somebody holds it, so that whoever shares an address
+   * with him (pods behind their node's) gets through; where all are young there is just much to do, and the new one is `refused`.
    */
-  begin(socket: Socket): Socket | undefined {
+  begin(socket: Socket): Socket | 'refused' | undefined {
     const address = networkOf(socket.remoteAddress);
-    const evicted = this.#oldestTooMany(address);
-    if (evicted !== undefined) this.end(evicted);
-    this.#sockets.set(socket, address);
+    const oldest = this.#oldestTooMany(address);
+    if (oldest === 'none held') return 'refused';
+    if (oldest !== undefined) this.end(oldest);
+    this.#sockets.set(socket, { address, since: performance.now() });
     this.#perAddress.set(address, (this.#perAddress.get(address) ?? 0) + 1);
-    return evicted;
+    return oldest;
   }
 
   /** One that is not under way is no error. */
   end(socket: Socket): void {
-    const address = this.#sockets.get(socket);
+    const address = this.#sockets.get(socket)?.address;
     if (address === undefined) return;
     this.#sockets.delete(socket);
     const left = (this.#perAddress.get(address) ?? 1) - 1;
@@ -52,10 +59,13 @@ export class PendingHandshakes {
     return [...this.#sockets.keys()];
   }
 
-  #oldestTooMany(address: string): Socket | undefined {
+  #oldestTooMany(address: string): Socket | 'none held' | undefined {
     const ofOne = (this.#perAddress.get(address) ?? 0) >= this.#maxPerAddress;
     if (!ofOne && this.#sockets.size < this.#max) return undefined;
-    for (const [socket, whose] of this.#sockets) if (!ofOne || whose === address) return socket;
+    for (const [socket, { address: whose, since }] of this.#sockets) {
+      if (ofOne && whose !== address) continue;
+      return performance.now() - since >= this.#heldMs ? socket : 'none held';
+    }
     return undefined;
   }
 }

@@ -473,7 +473,7 @@ describe('TCP with mutual TLS', () => {
 
   for (const limit of ['maxHandshakes', 'maxHandshakesPerAddress']) {
     it(`a-silent-handshake-goes-for-one-that-is-meant: ${limit}`, async () => {
-      const listener = await tls({ [limit]: 1 });
+      const listener = await tls({ [limit]: 1, heldMs: 0 });
       const silent = connect(listener.port, '127.0.0.1').on('error', () => undefined);
       silent.resume();
       await once(silent, 'connect');

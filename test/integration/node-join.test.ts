@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { readFile, stat, writeFile } from 'node:fs/promises';
+import { readFile, stat, utimes, writeFile } from 'node:fs/promises';
 import { connect as connectHttp2 } from 'node:http2';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
@@ -146,6 +146,20 @@ describe('joining', () => {
       await sidecar[Symbol.asyncDispose]();
       if (verb === 'activate') await eventually('the last certificate below the old root', async () => (await stage()).liveBelowOld === 0);
     }
+  });
+
+  it('a-newer-bundle-file-goes-before-what-was-kept-and-an-older-one-does-not', async () => {
+    const control = await startRemoteControl();
+    await plane.startAgent(remote({ joinTokenFile: await joinToken({ role: 'agent', node: 'node-1' }), control }));
+    await eventually('the bundle to be kept', async () => existsSync(join(plane.dir, 'agent/bundle.pem')));
+    await plane.stopAgent();
+    const rogue = (await TestCa.create()).rootPem;
+    await writeFile(bundleFile, rogue);
+    const [now, before] = [Date.now() / 1000, Date.now() / 1000 - 3600];
+    await utimes(bundleFile, now + 10, now + 10);
+    await assert.rejects(plane.startAgent(remote({ control })), { code: 'UNAVAILABLE' });
+    await utimes(bundleFile, before, before);
+    await plane.startAgent(remote({ control }));
   });
 
   it('control-that-starts-while-the-ca-is-away-remembers-who-is-revoked', async () => {

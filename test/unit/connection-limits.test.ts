@@ -71,7 +71,7 @@ describe('connections', () => {
 
 describe('handshakes under way', () => {
   it('of-one-address-that-has-too-many-the-oldest-goes-and-nobody-elses', () => {
-    const pending = new PendingHandshakes({ maxHandshakesPerAddress: 2 });
+    const pending = new PendingHandshakes({ maxHandshakesPerAddress: 2, heldMs: 0 });
     const [other, first, second, third] = [from('10.0.0.2'), from('10.0.0.1'), from('::ffff:10.0.0.1'), from('10.0.0.1')];
     assert.deepEqual(
       [other, first, second].map((each) => pending.begin(each)),
@@ -84,12 +84,20 @@ describe('handshakes under way', () => {
   });
 
   it('when-all-are-full-the-oldest-goes', () => {
-    const pending = new PendingHandshakes({ maxHandshakes: 2 });
+    const pending = new PendingHandshakes({ maxHandshakes: 2, heldMs: 0 });
     const [oldest, second, third] = [from('10.0.0.1'), from('10.0.0.2'), from('10.0.0.3')];
     assert.deepEqual([pending.begin(oldest), pending.begin(second)], [undefined, undefined]);
     assert.equal(pending.begin(third), oldest);
     pending.end(oldest);
     assert.deepEqual(pending.all, [second, third]);
+  });
+
+  it('young-ones-are-not-ended-for-another', () => {
+    const pending = new PendingHandshakes({ maxHandshakes: 2, heldMs: 60_000 });
+    const [first, second, third] = [from('10.0.0.1'), from('10.0.0.2'), from('10.0.0.3')];
+    assert.deepEqual([pending.begin(first), pending.begin(second), pending.begin(third)], [undefined, undefined, 'refused']);
+    pending.end(first);
+    assert.equal(pending.begin(third), undefined);
   });
 });
 
