@@ -371,6 +371,25 @@ describe('what a caller may ask the CA for over the network', () => {
     right.close();
   });
 
+  it('the-cas-own-certificate-once-revoked-is-replaced-at-once', async () => {
+    const serial = async () => {
+      const socket = connectTls({
+        port: Number(caAddress.split(':')[1]),
+        host: '127.0.0.1',
+        ALPNProtocols: ['h2'],
+        rejectUnauthorized: false,
+      });
+      socket.on('error', () => undefined);
+      await once(socket, 'secureConnect');
+      const seen = socket.getPeerX509Certificate()?.serialNumber;
+      socket.destroy();
+      return seen;
+    };
+    const before = await serial();
+    await plane.ask('ca', 'POST', '/revocations', { serial: before });
+    await eventually('another certificate', async () => (await serial()) !== before);
+  });
+
   it('plaintext-and-tls-1.1-get-nothing', async () => {
     const socket = connectTls({
       port: Number(caAddress.split(':')[1]),
