@@ -2,7 +2,6 @@
 
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
-import { connect } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -10,8 +9,8 @@ import { runSdsClient } from '../../src/discovery/sds-client.ts';
 import { Snapshot } from '../../src/snapshot.ts';
 import { unixTarget } from '../../src/wire/grpc-target.ts';
 import { ControlPlane } from '../support/control-plane.ts';
-import { startMeshedSidecar } from '../support/meshed-sidecar.ts';
-import { Application, collect, meshOf, RecordingLog, type RunningSidecar } from '../support/sidecar-harness.ts';
+import { type MeshedPair, startMeshedPair } from '../support/meshed-pair.ts';
+import { RecordingLog, type RunningSidecar } from '../support/sidecar-harness.ts';
 
 interface Stage {
   readonly rotation: {
@@ -24,7 +23,7 @@ interface Stage {
 
 let records: RecordingLog;
 let plane: ControlPlane;
-let application: Application;
+let pair: MeshedPair;
 let client: RunningSidecar;
 let server: RunningSidecar;
 
@@ -32,38 +31,19 @@ beforeEach(async () => {
   records = new RecordingLog();
   plane = await ControlPlane.create(records.log);
   await plane.start({ ca: { svidTtlMs: 10_000 } });
-  application = await Application.start();
-  client = await startMeshedSidecar(plane, { name: 'sleep' });
-  server = await startMeshedSidecar(plane, { name: 'httpbin', protocol: 'delta', names: { svid: 'default', bundle: 'ALL' } });
-  const mesh = meshOf({
-    workloads: [
-      { namespace: 'foo', name: 'sleep' },
-      { namespace: 'foo', name: 'httpbin', addresses: ['127.0.0.1'] },
-    ],
-  });
-  client.mesh.replace(mesh);
-  server.mesh.replace(mesh);
-  server.destination = application.endpoint;
-  client.destination = { address: '127.0.0.1', port: server.sidecar.ports.inbound };
-  await Promise.all([client, server].map(({ records: log }) => log.find((record) => record.msg === 'revocation list in force')));
+  pair = await startMeshedPair(plane, { server: { protocol: 'delta', names: { svid: 'default', bundle: 'ALL' } } });
+  ({ client, server } = pair);
 });
 
 afterEach(async () => {
-  await client[Symbol.asyncDispose]();
-  await server[Symbol.asyncDispose]();
-  await application[Symbol.asyncDispose]();
+  await pair[Symbol.asyncDispose]();
   await plane[Symbol.asyncDispose]();
 });
 
 const stage = async (): Promise<Stage['rotation']> => Object(await plane.ask('ca', 'GET', '/status')).rotation;
 const order = (verb: string, body: object = {}) => plane.ask('ca', 'POST', `/root/${verb}`, body);
 
-async function ask(): Promise<boolean> {
-  const socket = connect(client.sidecar.ports.outbound, '127.0.0.1');
-  socket.write('hello');
-  socket.once('data', () => socket.end());
-  return (await collect(socket)).text === 'hello';
-}
+const ask = async () => (await pair.ask()).text === 'hello';
 
 async function eventually(what: string, holds: () => Promise<boolean>): Promise<void> {
   const deadline = Date.now() + 40_000;
