@@ -9,7 +9,7 @@ import type { Log } from '../observe/log.ts';
 import type { Snapshot } from '../snapshot.ts';
 import type { Identity } from '../spiffe/identity.ts';
 import { callerKey, callerOf } from '../wire/caller.ts';
-import { bearerToken, statusError } from '../wire/grpc.ts';
+import { bearerToken, statusError, whenOver } from '../wire/grpc.ts';
 import { type StreamCounts, StreamLimits } from './stream-limits.ts';
 import { isRefusal, refusalStatus } from './stream-refusal.ts';
 import type { WorkloadSession, WorkloadSessions } from './workload-sessions.ts';
@@ -97,9 +97,7 @@ export class StreamSessions {
     const refuse = (error: unknown) => {
       if (!ended) call.emit('error', error);
     };
-    call.on('end', end);
-    call.on('cancelled', end);
-    call.on('error', end);
+    whenOver(call, end);
     session.ready.then(
       (identity) => {
         if (ended) return;

@@ -9,7 +9,7 @@ import { typeUrls } from '../discovery/type-urls.ts';
 import type { Log } from '../observe/log.ts';
 import type { Snapshot } from '../snapshot.ts';
 import { type SecretDiscoveryServiceServer, SecretDiscoveryServiceService } from '../wire/gen/envoy/service/secret/v3/sds.ts';
-import { statusError } from '../wire/grpc.ts';
+import { statusError, whenOver } from '../wire/grpc.ts';
 import { caCaller } from './callers.ts';
 import type { CaTrust } from './trust-publisher.ts';
 
@@ -88,10 +88,7 @@ function follow(
   peer: string,
   { cache, followers, log }: { cache: ResourceCache; followers: TrustFollowers; log: Log },
 ): void {
-  const close = () => followers.close(call);
-  call.on('end', close);
-  call.on('cancelled', close);
-  call.on('error', close);
+  whenOver(call, () => followers.close(call));
   serveStateOfTheWorldStream(call, {
     typeUrl: typeUrls.secret,
     view: cache,

@@ -14,7 +14,7 @@ import {
   ReportServiceService,
   type ReportSummary,
 } from '../wire/gen/handfast/report/v1/report.ts';
-import { statusError } from '../wire/grpc.ts';
+import { statusError, whenOver } from '../wire/grpc.ts';
 import { NodeReports } from './node-reports.ts';
 
 export interface ControlServiceDeps {
@@ -33,7 +33,7 @@ export function addControlServices(server: Server, deps: ControlServiceDeps): No
     if (node === undefined) return undefined;
     reports.connect(call, node);
     const end = () => reports.end(call);
-    for (const event of ['cancelled', 'error', 'end']) call.on(event, end);
+    whenOver(call, end);
     return node;
   };
   const discovery: AggregatedDiscoveryServiceServer = {

@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { type ServerDuplexStream, status } from '@grpc/grpc-js';
 import type { DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource } from '../wire/gen/envoy/service/discovery/v3/discovery.ts';
-import { statusError } from '../wire/grpc.ts';
+import { statusError, whenOver } from '../wire/grpc.ts';
 import { refusalText, shortened } from './answer.ts';
 import { type ResourceView, type StreamAnswers, type SubscribedNames, subscribed } from './resource-view.ts';
 import { type ResponseRules, ResponseWriter } from './response-writer.ts';
@@ -135,17 +135,12 @@ export function serveDeltaStream(call: DeltaStream, options: DeltaServerOptions)
     }
     push(typeUrl, subscriptions.get(typeUrl)?.missed ?? 'request');
   });
-  const end = () => {
+  whenOver(call, () => {
     ended = true;
     writer.end();
     unsubscribe();
-  };
-  call.on('error', end);
-  call.on('cancelled', end);
-  call.on('end', () => {
-    end();
-    call.end();
   });
+  call.on('end', () => call.end());
 }
 
 /** What the client holds from an earlier stream is not sent again; what is gone since then is taken back. */

@@ -4,10 +4,10 @@ import { HandfastError, messageOf } from '../errors.ts';
 import type { Snapshot } from '../snapshot.ts';
 import type { Identity } from '../spiffe/identity.ts';
 import { checkOwnCertificate } from '../spiffe/own-certificate.ts';
-import { parseTrustBundle, type TrustBundles, trustBundles } from '../spiffe/trust-bundle.ts';
+import { sameBundles } from '../spiffe/trust-bundle.ts';
 import { chainsTo, type X509Svid } from '../spiffe/x509-svid.ts';
 import type { Secret } from '../wire/gen/envoy/extensions/transport_sockets/tls/v3/secret.ts';
-import { type BundleTexts, readBundles, readEach, readSvid } from './secret-reader.ts';
+import { type BundleTexts, bundlesOf, readBundles, readEach, readSvid } from './secret-reader.ts';
 import type { DiscoveryLog } from './stream.ts';
 
 /** Istio's names for a workload's own certificate and the bundle it verifies peers with; SPIRE's for all bundles; ours for the revocation list and JWT keys. */
@@ -62,9 +62,9 @@ export class IdentitySource {
   #pair(svid: X509Svid | undefined, texts: BundleTexts | undefined): Identity | undefined {
     if (svid === undefined || texts === undefined) return undefined;
     const { current } = this.#options.identity;
-    const bundles = bundlesFor(svid, texts);
+    const bundles = bundlesOf(svid.id.trustDomain, texts);
     // By the certificates themselves: not every issuer counts its serials.
-    if (svid.chainPem === current?.svid.chainPem && bundles !== undefined && same(bundles, current.bundles)) return undefined;
+    if (svid.chainPem === current?.svid.chainPem && bundles !== undefined && sameBundles(bundles, current.bundles)) return undefined;
     if (bundles === undefined || !chainsTo(svid.certificates, bundles.own)) {
       // SVID and bundle may arrive in either order while a root is being replaced.
       this.#options.log.warn(
@@ -92,19 +92,4 @@ export class IdentitySource {
       throw new HandfastError('SECRET_INVALID', messageOf(cause), { cause });
     }
   }
-}
-
-/** The SVID's own trust domain first. Undefined when there is no bundle for it. */
-function bundlesFor({ id }: X509Svid, texts: BundleTexts): TrustBundles | undefined {
-  const own = texts.get(id.trustDomain) ?? texts.get('');
-  if (own === undefined) return undefined;
-  const others = [...texts].filter(([trustDomain]) => trustDomain !== '' && trustDomain !== id.trustDomain);
-  return trustBundles(
-    parseTrustBundle(own, id.trustDomain),
-    others.map(([trustDomain, pem]) => parseTrustBundle(pem, trustDomain)),
-  );
-}
-
-function same(a: TrustBundles, b: TrustBundles): boolean {
-  return a.all.length === b.all.length && a.all.every(({ trustDomain, pem }) => b.get(trustDomain)?.pem === pem);
 }

@@ -3,7 +3,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { HandfastError, messageOf } from '../errors.ts';
 import { parseTrustDomain } from '../spiffe/spiffe-id.ts';
-import { MAX_TRUST_DOMAINS, parseTrustBundle } from '../spiffe/trust-bundle.ts';
+import { MAX_TRUST_DOMAINS, parseTrustBundle, type TrustBundles, trustBundles } from '../spiffe/trust-bundle.ts';
 import { parseX509Svid, type X509Svid } from '../spiffe/x509-svid.ts';
 import type { DataSource } from '../wire/gen/envoy/config/core/v3/base.ts';
 import {
@@ -55,6 +55,17 @@ export function readBundles(secret: Secret): BundleTexts {
   }
   if (texts.size === 0) throw new HandfastError('SECRET_INVALID', `secret ${secret.name} names no trust domain`);
   return texts;
+}
+
+/** The bundles of a trust domain's member, its own first. Undefined when there is none for its own. */
+export function bundlesOf(trustDomain: string, texts: BundleTexts): TrustBundles | undefined {
+  const own = texts.get(trustDomain) ?? texts.get('');
+  if (own === undefined) return undefined;
+  const others = [...texts].filter(([name]) => name !== '' && name !== trustDomain);
+  return trustBundles(
+    parseTrustBundle(own, trustDomain),
+    others.map(([name, pem]) => parseTrustBundle(pem, name)),
+  );
 }
 
 /** The PEM of a revocation list; an absent or empty one says that nothing is revoked. Throws SECRET_INVALID for another kind of secret. */

@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { type ServerDuplexStream, status } from '@grpc/grpc-js';
 import type { DiscoveryRequest, DiscoveryResponse } from '../wire/gen/envoy/service/discovery/v3/discovery.ts';
-import { statusError } from '../wire/grpc.ts';
+import { statusError, whenOver } from '../wire/grpc.ts';
 import { refusalText, shortened } from './answer.ts';
 import { type ResourceView, type StreamAnswers, type SubscribedNames, subscribed } from './resource-view.ts';
 import { type ResponseRules, ResponseWriter } from './response-writer.ts';
@@ -137,15 +137,10 @@ export function serveStateOfTheWorldStream(call: StateOfTheWorldStream, options:
     changeNames(request.resourceNames);
     push('request');
   });
-  const end = () => {
+  whenOver(call, () => {
     ended = true;
     writer.end();
     unsubscribe();
-  };
-  call.on('error', end);
-  call.on('cancelled', end);
-  call.on('end', () => {
-    end();
-    call.end();
   });
+  call.on('end', () => call.end());
 }

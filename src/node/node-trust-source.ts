@@ -1,13 +1,13 @@
 // From the CA's SDS secrets to what the node trusts: each part is validated as it comes, the last good one stays.
 
 import { secretNames } from '../discovery/identity-source.ts';
-import { readBundles, readCrl, readEach, readGeneric } from '../discovery/secret-reader.ts';
+import { bundlesOf, readBundles, readCrl, readEach, readGeneric } from '../discovery/secret-reader.ts';
 import { HandfastError, messageOf } from '../errors.ts';
 import type { Log } from '../observe/log.ts';
 import { Snapshot } from '../snapshot.ts';
 import { noRevocations, parseRevocationList } from '../spiffe/crl.ts';
 import { parseJwks } from '../spiffe/jwt.ts';
-import { parseTrustBundle, type TrustBundles, trustBundles } from '../spiffe/trust-bundle.ts';
+import { parseTrustBundle, sameBundles, type TrustBundles, trustBundles } from '../spiffe/trust-bundle.ts';
 import type { Secret } from '../wire/gen/envoy/extensions/transport_sockets/tls/v3/secret.ts';
 import type { NodeTrust } from './node-trust.ts';
 
@@ -107,20 +107,12 @@ export class NodeTrustSource {
   }
 
   #bundles(secret: Secret): TrustBundles {
-    const texts = readBundles(secret);
-    const pem = texts.get(this.#trustDomain) ?? texts.get('');
-    if (pem === undefined)
+    const bundles = bundlesOf(this.#trustDomain, readBundles(secret));
+    if (bundles === undefined)
       throw new HandfastError('SECRET_INVALID', `the bundle has no trust domain ${this.#trustDomain}, which is this node's`);
-    const others = [...texts].filter(([name]) => name !== '' && name !== this.#trustDomain);
-    const own = parseTrustBundle(pem, this.#trustDomain);
-    const bundles = trustBundles(
-      own,
-      others.map(([name, text]) => parseTrustBundle(text, name)),
-    );
     const { current } = this.trust;
     // Nobody need encode or check anything again for a bundle that stayed the same.
-    const same = bundles.all.every(({ trustDomain, pem: text }) => current?.bundles.get(trustDomain)?.pem === text);
-    return same && current?.bundles.all.length === bundles.all.length ? current.bundles : bundles;
+    return current !== undefined && sameBundles(bundles, current.bundles) ? current.bundles : bundles;
   }
 
   #jwks(secret: Secret): ReadonlyMap<string, string> {

@@ -49,6 +49,11 @@ export function parseTrustBundle(pem: string, trustDomain: string): TrustBundle 
   return Object.freeze({ trustDomain, authorities: Object.freeze(authorities), pem: blocks.map((block) => block.text).join('') });
 }
 
+/** The same trust domains with the same authorities. */
+export function sameBundles(a: TrustBundles, b: TrustBundles): boolean {
+  return a.all.length === b.all.length && a.all.every(({ trustDomain, pem }) => b.get(trustDomain)?.pem === pem);
+}
+
 /** Whether the authority that a CA puts first, the one it signs below, is another now: its way to say that certificates should be renewed. */
 export function firstRootChanged(before: TrustBundles, after: TrustBundles): boolean {
   const [old] = before.own.authorities;

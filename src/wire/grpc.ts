@@ -73,3 +73,8 @@ export function bearerMetadata(token: string | undefined): Metadata {
   if (token !== undefined) metadata.set('authorization', `Bearer ${token}`);
   return metadata;
 }
+
+/** Calls back, maybe more than once, when a call is over: ended by the other side, cancelled, or refused by us. */
+export function whenOver(call: { on(event: 'end' | 'cancelled' | 'error', listener: () => void): unknown }, act: () => void): void {
+  for (const event of ['end', 'cancelled', 'error'] as const) call.on(event, act);
+}
