@@ -17,6 +17,7 @@ import {
 } from '../../src/wire/gen/envoy/service/discovery/v3/discovery.ts';
 import { SecretDiscoveryServiceService } from '../../src/wire/gen/envoy/service/secret/v3/sds.ts';
 import { Status } from '../../src/wire/gen/google/rpc/status.ts';
+import { Action, Authorization, Scope } from '../../src/wire/gen/istio/security/authorization.ts';
 import {
   IstioCertificateRequest,
   IstioCertificateResponse,
@@ -268,7 +269,7 @@ describe('bytes pinned by hand', () => {
   };
 
   // istio pkg/workloadapi/workload.proto: Address workload=1 service=2; Workload name=1 namespace=2 addresses=3 tunnel_protocol=5 trust_domain=6
-  // service_account=7 status=17 uid=20 services=22; Service name=1 namespace=2 hostname=3 addresses=4 ports=5 subject_alt_names=6.
+  // service_account=7 authorization_policies=16 status=17 uid=20 services=22; Service name=1 namespace=2 hostname=3 addresses=4 ports=5 subject_alt_names=6 extensions=10.
   test('istio.workload.Address with a workload', () => {
     const port = Buffer.concat([varint(1, 80), varint(2, 90)]);
     const portList = lengthDelimited(1, port);
@@ -281,6 +282,7 @@ describe('bytes pinned by hand', () => {
         varint(5, 2),
         lengthDelimited(6, 'td'),
         lengthDelimited(7, 'sa'),
+        lengthDelimited(16, 'p'),
         varint(17, 1),
         lengthDelimited(20, 'u'),
         lengthDelimited(22, Buffer.concat([lengthDelimited(1, 'k'), lengthDelimited(2, portList)])),
@@ -303,6 +305,7 @@ describe('bytes pinned by hand', () => {
           uid: 'u',
           hostname: '',
           services: { k: { ports: [{ servicePort: 80, targetPort: 90 }] } },
+          authorizationPolicies: ['p'],
         },
       },
     };
@@ -311,13 +314,14 @@ describe('bytes pinned by hand', () => {
     // Once in full, so that the helper above cannot be wrong in the same way as the code.
     assert.equal(
       hex(expected),
-      '0a2c' +
+      '0a30' +
         '0a016e' +
         '12026e73' +
         '1a040a000001' +
         '2802' +
         '32027464' +
         '3a027361' +
+        '82010170' +
         '880101' +
         'a2010175' +
         'b2010b' +
@@ -327,6 +331,40 @@ describe('bytes pinned by hand', () => {
         '0850' +
         '105a',
     );
+  });
+
+  // istio pkg/workloadapi/security/authorization.proto: Authorization name=1 namespace=2 scope=3 action=4 rules=5 dry_run=6; a rule's clauses=1, a clause's matches=2; Match
+  // namespaces=1 not_namespaces=2 principals=3 ... service_accounts=11 not_service_accounts=12; StringMatch exact=1 prefix=2 suffix=3 presence=4.
+  test('istio.security.Authorization', () => {
+    const text = (field: number, value: string) => lengthDelimited(field, value);
+    const match = Buffer.concat([
+      lengthDelimited(1, text(1, 'foo')),
+      lengthDelimited(2, text(2, 'dev-')),
+      lengthDelimited(3, text(3, '/sa/x')),
+      lengthDelimited(4, lengthDelimited(4, '')),
+      lengthDelimited(5, Buffer.concat([lengthDelimited(1, Buffer.of(10, 0, 0, 0)), varint(2, 8)])),
+      lengthDelimited(9, Buffer.of(80)),
+      lengthDelimited(11, Buffer.concat([text(1, 'ns'), text(2, 'sa')])),
+    ]);
+    const expected = Buffer.concat([
+      text(1, 'n'),
+      text(2, 'ns'),
+      varint(3, 2),
+      varint(4, 1),
+      lengthDelimited(5, lengthDelimited(1, lengthDelimited(2, match))),
+      varint(6, 1),
+    ]);
+    const message = Authorization.decode(expected);
+    assert.equal(hex(Authorization.encode(message).finish()), hex(expected));
+    assert.deepEqual([message.scope, message.action, message.dryRun], [Scope.WORKLOAD_SELECTOR, Action.DENY, true]);
+    const [only] = message.rules[0]?.clauses[0]?.matches ?? [];
+    assert.deepEqual(only?.namespaces, [{ matchType: { $case: 'exact', value: 'foo' } }]);
+    assert.deepEqual(only?.notNamespaces, [{ matchType: { $case: 'prefix', value: 'dev-' } }]);
+    assert.deepEqual(only?.principals, [{ matchType: { $case: 'suffix', value: '/sa/x' } }]);
+    assert.deepEqual(only?.notPrincipals, [{ matchType: { $case: 'presence', value: {} } }]);
+    assert.deepEqual(only?.sourceIps, [{ address: Buffer.of(10, 0, 0, 0), length: 8 }]);
+    assert.deepEqual(only?.destinationPorts, [80]);
+    assert.deepEqual(only?.serviceAccounts, [{ namespace: 'ns', serviceAccount: 'sa' }]);
   });
 
   test('istio.workload.Address with a service', () => {
@@ -339,6 +377,13 @@ describe('bytes pinned by hand', () => {
         lengthDelimited(4, lengthDelimited(2, Buffer.of(10, 96, 0, 1))),
         lengthDelimited(5, Buffer.concat([varint(1, 80), varint(2, 90)])),
         lengthDelimited(6, 'spiffe://a/b'),
+        lengthDelimited(
+          10,
+          Buffer.concat([
+            lengthDelimited(1, 'e'),
+            lengthDelimited(2, Buffer.concat([lengthDelimited(1, 't'), lengthDelimited(2, Buffer.of(1))])),
+          ]),
+        ),
       ]),
     );
     const message: Address = {
@@ -351,6 +396,7 @@ describe('bytes pinned by hand', () => {
           addresses: [{ network: '', address: Buffer.of(10, 96, 0, 1) }],
           ports: [{ servicePort: 80, targetPort: 90 }],
           subjectAltNames: ['spiffe://a/b'],
+          extensions: [{ name: 'e', config: { typeUrl: 't', value: Buffer.of(1) } }],
         },
       },
     };

@@ -6,6 +6,7 @@
 
 /* eslint-disable */
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
+import { Any } from "../../google/protobuf/any.ts";
 
 export const protobufPackage = "istio.workload";
 
@@ -45,6 +46,7 @@ export interface Service {
   addresses: NetworkAddress[];
   ports: Port[];
   subjectAltNames: string[];
+  extensions: Extension[];
 }
 
 export interface Workload {
@@ -56,6 +58,7 @@ export interface Workload {
   trustDomain: string;
   serviceAccount: string;
   node: string;
+  authorizationPolicies: string[];
   status: WorkloadStatus;
   clusterId: string;
   uid: string;
@@ -80,6 +83,11 @@ export interface Port {
 export interface NetworkAddress {
   network: string;
   address: Buffer;
+}
+
+export interface Extension {
+  name: string;
+  config: Any | undefined;
 }
 
 function createBaseAddress(): Address {
@@ -142,7 +150,7 @@ export const Address: MessageFns<Address> = {
 };
 
 function createBaseService(): Service {
-  return { name: "", namespace: "", hostname: "", addresses: [], ports: [], subjectAltNames: [] };
+  return { name: "", namespace: "", hostname: "", addresses: [], ports: [], subjectAltNames: [], extensions: [] };
 }
 
 export const Service: MessageFns<Service> = {
@@ -164,6 +172,9 @@ export const Service: MessageFns<Service> = {
     }
     for (const v of message.subjectAltNames) {
       writer.uint32(50).string(v!);
+    }
+    for (const v of message.extensions) {
+      Extension.encode(v!, writer.uint32(82).fork()).join();
     }
     return writer;
   },
@@ -229,6 +240,14 @@ export const Service: MessageFns<Service> = {
             message.subjectAltNames.push(reader.string());
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.extensions.push(Extension.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -252,6 +271,7 @@ function createBaseWorkload(): Workload {
     trustDomain: "",
     serviceAccount: "",
     node: "",
+    authorizationPolicies: [],
     status: 0,
     clusterId: "",
     uid: "",
@@ -285,6 +305,9 @@ export const Workload: MessageFns<Workload> = {
     }
     if (message.node !== "") {
       writer.uint32(74).string(message.node);
+    }
+    for (const v of message.authorizationPolicies) {
+      writer.uint32(130).string(v!);
     }
     if (message.status !== 0) {
       writer.uint32(136).int32(message.status);
@@ -379,6 +402,14 @@ export const Workload: MessageFns<Workload> = {
             }
 
             message.node = reader.string();
+            continue;
+          }
+          case 16: {
+            if (tag !== 130) {
+              break;
+            }
+
+            message.authorizationPolicies.push(reader.string());
             continue;
           }
           case 17: {
@@ -639,6 +670,63 @@ export const NetworkAddress: MessageFns<NetworkAddress> = {
             }
 
             message.address = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseExtension(): Extension {
+  return { name: "", config: undefined };
+}
+
+export const Extension: MessageFns<Extension> = {
+  encode(message: Extension, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.config !== undefined) {
+      Any.encode(message.config, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Extension {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseExtension();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.config = Any.decode(reader, reader.uint32());
             continue;
           }
         }

@@ -13,6 +13,26 @@ export const protobufFileName = "handfast/policy/v1/traffic_policy.proto";
 
 /** What control resolved for one workload, so that a proxy never merges scopes. Served by delta ADS. */
 
+export const ClientTlsMode = {
+  CLIENT_TLS_MODE_UNSPECIFIED: 0,
+  CLIENT_DISABLE: 1,
+  CLIENT_SIMPLE: 2,
+  CLIENT_MUTUAL: 3,
+  CLIENT_ISTIO_MUTUAL: 4,
+  UNRECOGNIZED: -1,
+} as const;
+
+export type ClientTlsMode = typeof ClientTlsMode[keyof typeof ClientTlsMode];
+
+export namespace ClientTlsMode {
+  export type CLIENT_TLS_MODE_UNSPECIFIED = typeof ClientTlsMode.CLIENT_TLS_MODE_UNSPECIFIED;
+  export type CLIENT_DISABLE = typeof ClientTlsMode.CLIENT_DISABLE;
+  export type CLIENT_SIMPLE = typeof ClientTlsMode.CLIENT_SIMPLE;
+  export type CLIENT_MUTUAL = typeof ClientTlsMode.CLIENT_MUTUAL;
+  export type CLIENT_ISTIO_MUTUAL = typeof ClientTlsMode.CLIENT_ISTIO_MUTUAL;
+  export type UNRECOGNIZED = typeof ClientTlsMode.UNRECOGNIZED;
+}
+
 /** Zero is never sent: a proxy that sees it refuses the resource. */
 export const MutualTlsMode = {
   MUTUAL_TLS_MODE_UNSPECIFIED: 0,
@@ -56,11 +76,73 @@ export interface TrafficPolicy {
   inboundPorts: { [key: number]: TlsSwitch };
   /** What the workload's sidecar does with destinations that nobody registered. */
   outboundTrafficPolicy: OutboundTrafficPolicy;
+  /** Rules of the workload's own side, looked up before the service's (ServicePolicy). */
+  clientTls: ClientTlsRule[];
+  /** Will hold in a moment: clients dial by it already. */
+  announced:
+    | InboundSwitches
+    | undefined;
+  /** Would hold if what is in dry-run were in force. */
+  shadow:
+    | InboundSwitches
+    | undefined;
+  /** A server may prove its identity in one of these trust domains instead of its own. */
+  trustDomainAliases: string[];
+  /** Rules of the root namespace for this workload: after what the service's namespace says, before the rest of the root namespace's. */
+  rootClientTls: ClientTlsRule[];
 }
 
 export interface TrafficPolicy_InboundPortsEntry {
   key: number;
   value: TlsSwitch | undefined;
+}
+
+export interface InboundSwitches {
+  inbound: TlsSwitch | undefined;
+  inboundPorts: { [key: number]: TlsSwitch };
+}
+
+export interface InboundSwitches_InboundPortsEntry {
+  key: number;
+  value: TlsSwitch | undefined;
+}
+
+/** An extension of istio.workload.Service: what holds for clients whose own policy has no rule for it. */
+export interface ServicePolicy {
+  clientTls:
+    | ClientTlsSettings
+    | undefined;
+  /** It is the root namespace's word: the service's own namespace says nothing. */
+  fromRootNamespace: boolean;
+}
+
+export interface ClientTlsRule {
+  /** A whole host name, *.suffix, or *. */
+  host: string;
+  settings: ClientTlsSettings | undefined;
+}
+
+/** Without tls: auto-mTLS. */
+export interface ClientTlsSettings {
+  tls: ClientTls | undefined;
+  ports: PortClientTls[];
+}
+
+export interface PortClientTls {
+  port: number;
+  tls: ClientTls | undefined;
+}
+
+export interface ClientTls {
+  mode: ClientTlsMode;
+  subjectAltNames: string[];
+  sni: string;
+  /** Paths in the sidecar. */
+  clientCertificate: string;
+  privateKey: string;
+  caCertificates: string;
+  /** The object that decided, e.g. "DestinationRule bar/httpbin". */
+  source: string;
 }
 
 export interface TlsSwitch {
@@ -70,7 +152,17 @@ export interface TlsSwitch {
 }
 
 function createBaseTrafficPolicy(): TrafficPolicy {
-  return { workload: "", inbound: undefined, inboundPorts: {}, outboundTrafficPolicy: 0 };
+  return {
+    workload: "",
+    inbound: undefined,
+    inboundPorts: {},
+    outboundTrafficPolicy: 0,
+    clientTls: [],
+    announced: undefined,
+    shadow: undefined,
+    trustDomainAliases: [],
+    rootClientTls: [],
+  };
 }
 
 export const TrafficPolicy: MessageFns<TrafficPolicy> = {
@@ -86,6 +178,21 @@ export const TrafficPolicy: MessageFns<TrafficPolicy> = {
     });
     if (message.outboundTrafficPolicy !== 0) {
       writer.uint32(32).int32(message.outboundTrafficPolicy);
+    }
+    for (const v of message.clientTls) {
+      ClientTlsRule.encode(v!, writer.uint32(42).fork()).join();
+    }
+    if (message.announced !== undefined) {
+      InboundSwitches.encode(message.announced, writer.uint32(50).fork()).join();
+    }
+    if (message.shadow !== undefined) {
+      InboundSwitches.encode(message.shadow, writer.uint32(58).fork()).join();
+    }
+    for (const v of message.trustDomainAliases) {
+      writer.uint32(66).string(v!);
+    }
+    for (const v of message.rootClientTls) {
+      ClientTlsRule.encode(v!, writer.uint32(74).fork()).join();
     }
     return writer;
   },
@@ -136,6 +243,46 @@ export const TrafficPolicy: MessageFns<TrafficPolicy> = {
             }
 
             message.outboundTrafficPolicy = reader.int32() as any;
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.clientTls.push(ClientTlsRule.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.announced = InboundSwitches.decode(reader, reader.uint32());
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.shadow = InboundSwitches.decode(reader, reader.uint32());
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.trustDomainAliases.push(reader.string());
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.rootClientTls.push(ClientTlsRule.decode(reader, reader.uint32()));
             continue;
           }
         }
@@ -193,6 +340,471 @@ export const TrafficPolicy_InboundPortsEntry: MessageFns<TrafficPolicy_InboundPo
             }
 
             message.value = TlsSwitch.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseInboundSwitches(): InboundSwitches {
+  return { inbound: undefined, inboundPorts: {} };
+}
+
+export const InboundSwitches: MessageFns<InboundSwitches> = {
+  encode(message: InboundSwitches, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.inbound !== undefined) {
+      TlsSwitch.encode(message.inbound, writer.uint32(10).fork()).join();
+    }
+    globalThis.Object.entries(message.inboundPorts).forEach(([key, value]: [string, TlsSwitch]) => {
+      InboundSwitches_InboundPortsEntry.encode({ key: key as any, value }, writer.uint32(18).fork()).join();
+    });
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): InboundSwitches {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseInboundSwitches();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.inbound = TlsSwitch.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            const entry2 = InboundSwitches_InboundPortsEntry.decode(reader, reader.uint32());
+            if (entry2.value !== undefined) {
+              message.inboundPorts[entry2.key] = entry2.value;
+            }
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseInboundSwitches_InboundPortsEntry(): InboundSwitches_InboundPortsEntry {
+  return { key: 0, value: undefined };
+}
+
+export const InboundSwitches_InboundPortsEntry: MessageFns<InboundSwitches_InboundPortsEntry> = {
+  encode(message: InboundSwitches_InboundPortsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== 0) {
+      writer.uint32(8).uint32(message.key);
+    }
+    if (message.value !== undefined) {
+      TlsSwitch.encode(message.value, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): InboundSwitches_InboundPortsEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseInboundSwitches_InboundPortsEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.key = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = TlsSwitch.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseServicePolicy(): ServicePolicy {
+  return { clientTls: undefined, fromRootNamespace: false };
+}
+
+export const ServicePolicy: MessageFns<ServicePolicy> = {
+  encode(message: ServicePolicy, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.clientTls !== undefined) {
+      ClientTlsSettings.encode(message.clientTls, writer.uint32(10).fork()).join();
+    }
+    if (message.fromRootNamespace !== false) {
+      writer.uint32(16).bool(message.fromRootNamespace);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ServicePolicy {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseServicePolicy();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.clientTls = ClientTlsSettings.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.fromRootNamespace = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseClientTlsRule(): ClientTlsRule {
+  return { host: "", settings: undefined };
+}
+
+export const ClientTlsRule: MessageFns<ClientTlsRule> = {
+  encode(message: ClientTlsRule, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.host !== "") {
+      writer.uint32(10).string(message.host);
+    }
+    if (message.settings !== undefined) {
+      ClientTlsSettings.encode(message.settings, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ClientTlsRule {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseClientTlsRule();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.host = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.settings = ClientTlsSettings.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseClientTlsSettings(): ClientTlsSettings {
+  return { tls: undefined, ports: [] };
+}
+
+export const ClientTlsSettings: MessageFns<ClientTlsSettings> = {
+  encode(message: ClientTlsSettings, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.tls !== undefined) {
+      ClientTls.encode(message.tls, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.ports) {
+      PortClientTls.encode(v!, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ClientTlsSettings {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseClientTlsSettings();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.tls = ClientTls.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.ports.push(PortClientTls.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBasePortClientTls(): PortClientTls {
+  return { port: 0, tls: undefined };
+}
+
+export const PortClientTls: MessageFns<PortClientTls> = {
+  encode(message: PortClientTls, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.port !== 0) {
+      writer.uint32(8).uint32(message.port);
+    }
+    if (message.tls !== undefined) {
+      ClientTls.encode(message.tls, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PortClientTls {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePortClientTls();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.port = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.tls = ClientTls.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseClientTls(): ClientTls {
+  return {
+    mode: 0,
+    subjectAltNames: [],
+    sni: "",
+    clientCertificate: "",
+    privateKey: "",
+    caCertificates: "",
+    source: "",
+  };
+}
+
+export const ClientTls: MessageFns<ClientTls> = {
+  encode(message: ClientTls, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.mode !== 0) {
+      writer.uint32(8).int32(message.mode);
+    }
+    for (const v of message.subjectAltNames) {
+      writer.uint32(18).string(v!);
+    }
+    if (message.sni !== "") {
+      writer.uint32(26).string(message.sni);
+    }
+    if (message.clientCertificate !== "") {
+      writer.uint32(34).string(message.clientCertificate);
+    }
+    if (message.privateKey !== "") {
+      writer.uint32(42).string(message.privateKey);
+    }
+    if (message.caCertificates !== "") {
+      writer.uint32(50).string(message.caCertificates);
+    }
+    if (message.source !== "") {
+      writer.uint32(58).string(message.source);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ClientTls {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseClientTls();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.mode = reader.int32() as any;
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.subjectAltNames.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.sni = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.clientCertificate = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.privateKey = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.caCertificates = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.source = reader.string();
             continue;
           }
         }

@@ -45,6 +45,70 @@ export interface LivePeer {
 }
 
 export interface ReportSummary {
+  /** Of Record: how many messages of this stream have been taken so far. Until then whoever sent them keeps what nobody else has. */
+  taken: number;
+}
+
+export interface LedgerReport {
+  /** namespace/name of the pod whose sidecar observed this. The sidecar's word, believed within its own namespace alone. */
+  pod: string;
+  /** SPIFFE ID that the sidecar has proven to its agent, which fills it in. */
+  reporter: string;
+  /** Of one run of the sidecar: counts begin at zero with each. */
+  instance: string;
+  /** Unix milliseconds since when this run has observed. */
+  observedSince: number;
+  /** Replace earlier ones with the same key: every field but connections, open, first_seen, last_seen, tripwire. */
+  entries: LedgerEntry[];
+  /** Connections that were let in without mTLS and found no room in the ledger, and entries that were not believed. 0: nobody is missing whom STRICT would refuse. */
+  dropped: number;
+  /** The sidecar is gone: what it has said stays, nothing is open any more. */
+  ended: boolean;
+  /** Other connections that found no room or made room: refused and failed ones, mTLS, outbound. */
+  forgotten: number;
+  /** Of this run from its beginning, whatever became of the entries; they never shrink. */
+  inboundTotals: Totals | undefined;
+  outboundTotals: Totals | undefined;
+}
+
+export interface Totals {
+  /** That were joined, or ended without; not those that said nothing and failed. */
+  connections: number;
+  /** That policy, or a proof that did not hold, has ended; also after they were joined. */
+  failures: number;
+}
+
+export interface LedgerEntry {
+  /** inbound or outbound, seen from the pod. */
+  direction: string;
+  /** The other side's address, without port. Empty for an outbound connection that never had one. */
+  peerAddress: string;
+  /** SPIFFE ID that the peer proved; empty where it proved none. */
+  peerId: string;
+  /** namespace/name that the registry had at that address, and the SPIFFE ID that goes with it: no proof. */
+  peerWorkload: string;
+  peerRegisteredId: string;
+  /** inbound: the pod's address that was called; outbound: empty. */
+  ownAddress: string;
+  /** inbound: the pod's port; outbound: the port dialled. */
+  port: number;
+  /** outbound: namespace/hostname, where it was one. */
+  service: string;
+  /** mtls, tls (the client's own, to a server outside the mesh), plaintext, passthrough-tls, or unknown where it ended before. */
+  transport: string;
+  /** allowed, refused, failed or cut. */
+  outcome: string;
+  /** The error code where it was not allowed. */
+  code: string;
+  /** The error code of what is in dry-run, where that would have refused it. */
+  shadowCode: string;
+  connections: number;
+  open: number;
+  /** Unix milliseconds. */
+  firstSeen: number;
+  lastSeen: number;
+  /** Plaintext of an identity that has spoken mTLS to this port before. */
+  tripwire: boolean;
 }
 
 function createBaseConnectionReport(): ConnectionReport {
@@ -206,11 +270,14 @@ export const LivePeer: MessageFns<LivePeer> = {
 };
 
 function createBaseReportSummary(): ReportSummary {
-  return {};
+  return { taken: 0 };
 }
 
 export const ReportSummary: MessageFns<ReportSummary> = {
-  encode(_: ReportSummary, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+  encode(message: ReportSummary, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.taken !== 0) {
+      writer.uint32(8).uint64(message.taken);
+    }
     return writer;
   },
 
@@ -227,6 +294,467 @@ export const ReportSummary: MessageFns<ReportSummary> = {
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.taken = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseLedgerReport(): LedgerReport {
+  return {
+    pod: "",
+    reporter: "",
+    instance: "",
+    observedSince: 0,
+    entries: [],
+    dropped: 0,
+    ended: false,
+    forgotten: 0,
+    inboundTotals: undefined,
+    outboundTotals: undefined,
+  };
+}
+
+export const LedgerReport: MessageFns<LedgerReport> = {
+  encode(message: LedgerReport, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.pod !== "") {
+      writer.uint32(10).string(message.pod);
+    }
+    if (message.reporter !== "") {
+      writer.uint32(18).string(message.reporter);
+    }
+    if (message.instance !== "") {
+      writer.uint32(26).string(message.instance);
+    }
+    if (message.observedSince !== 0) {
+      writer.uint32(32).int64(message.observedSince);
+    }
+    for (const v of message.entries) {
+      LedgerEntry.encode(v!, writer.uint32(42).fork()).join();
+    }
+    if (message.dropped !== 0) {
+      writer.uint32(48).uint64(message.dropped);
+    }
+    if (message.ended !== false) {
+      writer.uint32(56).bool(message.ended);
+    }
+    if (message.forgotten !== 0) {
+      writer.uint32(64).uint64(message.forgotten);
+    }
+    if (message.inboundTotals !== undefined) {
+      Totals.encode(message.inboundTotals, writer.uint32(74).fork()).join();
+    }
+    if (message.outboundTotals !== undefined) {
+      Totals.encode(message.outboundTotals, writer.uint32(82).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LedgerReport {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLedgerReport();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.pod = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.reporter = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.instance = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.observedSince = longToNumber(reader.int64());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.entries.push(LedgerEntry.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.dropped = longToNumber(reader.uint64());
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.ended = reader.bool();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.forgotten = longToNumber(reader.uint64());
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.inboundTotals = Totals.decode(reader, reader.uint32());
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.outboundTotals = Totals.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseTotals(): Totals {
+  return { connections: 0, failures: 0 };
+}
+
+export const Totals: MessageFns<Totals> = {
+  encode(message: Totals, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.connections !== 0) {
+      writer.uint32(8).uint64(message.connections);
+    }
+    if (message.failures !== 0) {
+      writer.uint32(16).uint64(message.failures);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Totals {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTotals();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.connections = longToNumber(reader.uint64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.failures = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseLedgerEntry(): LedgerEntry {
+  return {
+    direction: "",
+    peerAddress: "",
+    peerId: "",
+    peerWorkload: "",
+    peerRegisteredId: "",
+    ownAddress: "",
+    port: 0,
+    service: "",
+    transport: "",
+    outcome: "",
+    code: "",
+    shadowCode: "",
+    connections: 0,
+    open: 0,
+    firstSeen: 0,
+    lastSeen: 0,
+    tripwire: false,
+  };
+}
+
+export const LedgerEntry: MessageFns<LedgerEntry> = {
+  encode(message: LedgerEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.direction !== "") {
+      writer.uint32(10).string(message.direction);
+    }
+    if (message.peerAddress !== "") {
+      writer.uint32(18).string(message.peerAddress);
+    }
+    if (message.peerId !== "") {
+      writer.uint32(26).string(message.peerId);
+    }
+    if (message.peerWorkload !== "") {
+      writer.uint32(34).string(message.peerWorkload);
+    }
+    if (message.peerRegisteredId !== "") {
+      writer.uint32(42).string(message.peerRegisteredId);
+    }
+    if (message.ownAddress !== "") {
+      writer.uint32(50).string(message.ownAddress);
+    }
+    if (message.port !== 0) {
+      writer.uint32(56).uint32(message.port);
+    }
+    if (message.service !== "") {
+      writer.uint32(66).string(message.service);
+    }
+    if (message.transport !== "") {
+      writer.uint32(74).string(message.transport);
+    }
+    if (message.outcome !== "") {
+      writer.uint32(82).string(message.outcome);
+    }
+    if (message.code !== "") {
+      writer.uint32(90).string(message.code);
+    }
+    if (message.shadowCode !== "") {
+      writer.uint32(98).string(message.shadowCode);
+    }
+    if (message.connections !== 0) {
+      writer.uint32(104).uint64(message.connections);
+    }
+    if (message.open !== 0) {
+      writer.uint32(112).uint32(message.open);
+    }
+    if (message.firstSeen !== 0) {
+      writer.uint32(120).int64(message.firstSeen);
+    }
+    if (message.lastSeen !== 0) {
+      writer.uint32(128).int64(message.lastSeen);
+    }
+    if (message.tripwire !== false) {
+      writer.uint32(136).bool(message.tripwire);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LedgerEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLedgerEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.direction = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.peerAddress = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.peerId = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.peerWorkload = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.peerRegisteredId = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.ownAddress = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.port = reader.uint32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.service = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.transport = reader.string();
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.outcome = reader.string();
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.code = reader.string();
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.shadowCode = reader.string();
+            continue;
+          }
+          case 13: {
+            if (tag !== 104) {
+              break;
+            }
+
+            message.connections = longToNumber(reader.uint64());
+            continue;
+          }
+          case 14: {
+            if (tag !== 112) {
+              break;
+            }
+
+            message.open = reader.uint32();
+            continue;
+          }
+          case 15: {
+            if (tag !== 120) {
+              break;
+            }
+
+            message.firstSeen = longToNumber(reader.int64());
+            continue;
+          }
+          case 16: {
+            if (tag !== 128) {
+              break;
+            }
+
+            message.lastSeen = longToNumber(reader.int64());
+            continue;
+          }
+          case 17: {
+            if (tag !== 136) {
+              break;
+            }
+
+            message.tripwire = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -251,16 +779,41 @@ export const ReportServiceService = {
     responseSerialize: (value: ReportSummary): Buffer => Buffer.from(ReportSummary.encode(value).finish()),
     responseDeserialize: (value: Buffer): ReportSummary => ReportSummary.decode(value),
   },
+  /**
+   * Who spoke to whom, and how. From a sidecar: one message is new and changed entries of its one ledger; the first on a stream has all of them.
+   * From an agent: one message is about one sidecar, and the first about it on a stream has all of its entries.
+   */
+  record: {
+    path: "/handfast.report.v1.ReportService/Record" as const,
+    requestStream: true as const,
+    responseStream: true as const,
+    requestSerialize: (value: LedgerReport): Buffer => Buffer.from(LedgerReport.encode(value).finish()),
+    requestDeserialize: (value: Buffer): LedgerReport => LedgerReport.decode(value),
+    responseSerialize: (value: ReportSummary): Buffer => Buffer.from(ReportSummary.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ReportSummary => ReportSummary.decode(value),
+  },
 } as const;
 
 export interface ReportServiceServer extends UntypedServiceImplementation {
   report: handleBidiStreamingCall<ConnectionReport, ReportSummary>;
+  /**
+   * Who spoke to whom, and how. From a sidecar: one message is new and changed entries of its one ledger; the first on a stream has all of them.
+   * From an agent: one message is about one sidecar, and the first about it on a stream has all of its entries.
+   */
+  record: handleBidiStreamingCall<LedgerReport, ReportSummary>;
 }
 
 export interface ReportServiceClient extends Client {
   report(): ClientDuplexStream<ConnectionReport, ReportSummary>;
   report(options: Partial<CallOptions>): ClientDuplexStream<ConnectionReport, ReportSummary>;
   report(metadata: Metadata, options?: Partial<CallOptions>): ClientDuplexStream<ConnectionReport, ReportSummary>;
+  /**
+   * Who spoke to whom, and how. From a sidecar: one message is new and changed entries of its one ledger; the first on a stream has all of them.
+   * From an agent: one message is about one sidecar, and the first about it on a stream has all of its entries.
+   */
+  record(): ClientDuplexStream<LedgerReport, ReportSummary>;
+  record(options: Partial<CallOptions>): ClientDuplexStream<LedgerReport, ReportSummary>;
+  record(metadata: Metadata, options?: Partial<CallOptions>): ClientDuplexStream<LedgerReport, ReportSummary>;
 }
 
 export const ReportServiceClient = makeGenericClientConstructor(
@@ -271,6 +824,17 @@ export const ReportServiceClient = makeGenericClientConstructor(
   service: typeof ReportServiceService;
   serviceName: string;
 };
+
+function longToNumber(int64: { toString(): string }): number {
+  const num = globalThis.Number(int64.toString());
+  if (num > globalThis.Number.MAX_SAFE_INTEGER) {
+    throw new globalThis.Error("Value is larger than Number.MAX_SAFE_INTEGER");
+  }
+  if (num < globalThis.Number.MIN_SAFE_INTEGER) {
+    throw new globalThis.Error("Value is smaller than Number.MIN_SAFE_INTEGER");
+  }
+  return num;
+}
 
 export interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
