@@ -16,8 +16,9 @@ export function canonicalIp(text: string): string {
 
 /** Network byte order: 4 or 16 bytes. */
 export function ipToBytes(canonical: string): Buffer {
-  const bytes = isIPv4(canonical) ? new Address4(canonical).toArray() : new Address6(canonical).toUnsignedByteArray();
-  return isIPv4(canonical) ? Buffer.from(bytes) : Buffer.concat([Buffer.alloc(16 - bytes.length), Buffer.from(bytes)]);
+  if (isIPv4(canonical)) return Buffer.from(canonical.split('.').map(Number));
+  const bytes = new Address6(canonical).toUnsignedByteArray();
+  return Buffer.concat([Buffer.alloc(16 - bytes.length), Buffer.from(bytes)]);
 }
 
 /** Canonical text of 4 or 16 bytes. Throws CONFIG_INVALID for another length. */

@@ -43,7 +43,10 @@ function fieldsAt(schema: z.core.$ZodType, path: readonly string[]): string[] | 
     else if ('valueType' in def) current = def.valueType as z.core.$ZodType;
     else current = undefined;
   }
-  return current !== undefined && 'shape' in current._zod.def ? Object.keys(current._zod.def.shape as object) : undefined;
+  if (current === undefined || !('shape' in current._zod.def)) return undefined;
+  const shape = Object.entries(current._zod.def.shape as Record<string, z.core.$ZodType>);
+  // A field that is there to be refused by name is none to recommend.
+  return shape.filter(([, field]) => unwrap(field)?._zod.def.type !== 'never').map(([name]) => name);
 }
 
 function unwrap(schema: z.core.$ZodType | undefined): z.core.$ZodType | undefined {

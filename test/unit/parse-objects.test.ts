@@ -3,8 +3,8 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
-import type { MeshObjects } from '../../src/control/mesh-objects.ts';
-import { parseObjects } from '../../src/control/parse-objects.ts';
+import type { MeshObjects } from '../../src/control/objects/mesh-objects.ts';
+import { parseObjects } from '../../src/control/objects/parse-objects.ts';
 import { HandfastError } from '../../src/errors.ts';
 import { refusal } from '../support/refusal.ts';
 
@@ -13,7 +13,7 @@ function parse(files: Readonly<Record<string, string>>): MeshObjects {
   return parseObjects(Object.entries(files).map(([name, text]) => ({ name, text })));
 }
 
-const kinds = 'accepted: MeshConfig, PeerAuthentication, Pod, Service';
+const kinds = 'accepted: MeshConfig, PeerAuthentication, AuthorizationPolicy, DestinationRule, ScopeConfig, ServiceEntry, Pod, Service';
 const modes = 'accepted: UNSET, DISABLE, PERMISSIVE, STRICT';
 
 /** Four lines of head; the spec begins on line 5. */
@@ -44,7 +44,7 @@ describe('accepted', () => {
       objects.peerAuthentications.map(({ name, namespace, mode }) => [name, namespace, mode]),
       [['a', 'foo', 'STRICT']],
     );
-    assert.deepEqual(objects.config, { rootNamespace: 'root', outboundTrafficPolicy: { mode: 'REGISTRY_ONLY' } });
+    assert.deepEqual(objects.config, { rootNamespace: 'root', outboundTrafficPolicy: { mode: 'REGISTRY_ONLY' }, trustDomainAliases: [] });
   });
 
   test('a JSON file', () => {
@@ -106,6 +106,8 @@ status: {}
         name: 'httpbin',
         namespace: 'bar',
         createdAt: Date.UTC(2024, 4, 14, 9, 31, 7),
+        dryRun: false,
+        scopeConfig: undefined,
         selector: new Map([['app', 'httpbin']]),
         mode: 'STRICT',
         portModes: new Map([
@@ -155,7 +157,11 @@ status: {}
 
   test('no file at all is an empty mesh with the defaults', () => {
     const objects = parse({});
-    assert.deepEqual(objects.config, { rootNamespace: 'istio-system', outboundTrafficPolicy: { mode: 'ALLOW_ANY' } });
+    assert.deepEqual(objects.config, {
+      rootNamespace: 'istio-system',
+      outboundTrafficPolicy: { mode: 'ALLOW_ANY' },
+      trustDomainAliases: [],
+    });
     assert.deepEqual(objects.pods, []);
   });
 
@@ -232,8 +238,8 @@ describe('refused', () => {
       'a.yaml:5: spec.serviceAccountName',
     ],
     'a kind that is not supported, by its name': [
-      { 'a.yaml': 'apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: a}\n' },
-      `a.yaml:2: kind "AuthorizationPolicy" is not supported; ${kinds}`,
+      { 'a.yaml': 'apiVersion: security.istio.io/v1\nkind: VirtualService\nmetadata: {name: a}\n' },
+      `a.yaml:2: kind "VirtualService" is not supported; ${kinds}`,
     ],
     'a kind named like a property of every object': [{ 'a.yaml': 'kind: constructor\n' }, `a.yaml:1: kind "constructor" is not supported`],
     'no kind': [{ 'a.yaml': 'apiVersion: v1\n' }, `a.yaml:1: kind is missing; ${kinds}`],
@@ -303,7 +309,7 @@ describe('refused', () => {
     ],
     'a selector in the root namespace': [
       { 'a.yaml': peerAuthentication('  selector: {matchLabels: {app: a}}\n  mtls: {mode: STRICT}', 'a', 'istio-system') },
-      'a.yaml:1: PeerAuthentication istio-system/a has a selector in the root namespace',
+      'a.yaml:1: spec.selector: PeerAuthentication istio-system/a has a selector in the root namespace',
     ],
     'a selector whose only label the parser would drop, so that it would hold for the namespace': [
       { 'a.yaml': peerAuthentication('  selector: {matchLabels: {__proto__: x}}\n  mtls: {mode: DISABLE}') },

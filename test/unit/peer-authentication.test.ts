@@ -4,23 +4,42 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { switchFor } from '../../src/policy/model.ts';
+import { indexPolicies, peerAuthenticationTiers } from '../../src/policy/namespace-policies.ts';
 import { type PeerAuthentication, resolvePeerAuthentication } from '../../src/policy/peer-authentication.ts';
+import { PolicySubject } from '../../src/policy/policy-subject.ts';
 
 const ROOT = 'istio-system';
 
 function object(name: string, fields: Partial<PeerAuthentication> = {}): PeerAuthentication {
-  return { name, namespace: 'foo', createdAt: 1, selector: undefined, mode: undefined, portModes: new Map(), ...fields };
+  return {
+    name,
+    namespace: 'foo',
+    createdAt: 1,
+    dryRun: false,
+    scopeConfig: undefined,
+    selector: undefined,
+    mode: undefined,
+    portModes: new Map(),
+    ...fields,
+  };
 }
 const labels = (of: Readonly<Record<string, string>>) => new Map(Object.entries(of));
 const mesh = (fields: Partial<PeerAuthentication>, name = 'mesh') => object(name, { namespace: ROOT, ...fields });
 const workload = (fields: Partial<PeerAuthentication>, name = 'w') => object(name, { selector: labels({ app: 'web' }), ...fields });
 
 function resolve(all: readonly PeerAuthentication[], subject: { namespace?: string; labels?: Readonly<Record<string, string>> } = {}) {
-  return resolvePeerAuthentication(all, {
-    rootNamespace: ROOT,
-    namespace: subject.namespace ?? 'foo',
-    labels: labels(subject.labels ?? { app: 'web', version: 'v1' }),
-  });
+  const namespace = subject.namespace ?? 'foo';
+  const policiesOf = (place: string) =>
+    indexPolicies({
+      peerAuthentications: all.filter((each) => each.namespace === place),
+      authorizationPolicies: [],
+      destinationRules: [],
+      scopeConfigs: [],
+    });
+  const root = policiesOf(ROOT);
+  const within = { root, own: namespace === ROOT ? root : policiesOf(namespace) };
+  const who = new PolicySubject({ namespace, podName: 'web-1', labels: subject.labels ?? { app: 'web', version: 'v1' }, addresses: [] });
+  return resolvePeerAuthentication(peerAuthenticationTiers(within, who, new Map()));
 }
 
 describe('the workload as a whole', () => {
@@ -162,15 +181,14 @@ describe('a port', () => {
       [[workload({ portModes })], 'PERMISSIVE'],
     ] as const) {
       const resolved = resolve(all);
-      assert.equal(switchFor({ workload: 'w', outbound: 'ALLOW_ANY', ...resolved }, 443).mode, mode);
-      assert.equal(switchFor({ workload: 'w', outbound: 'ALLOW_ANY', ...resolved }, 80).mode, 'DISABLE');
+      assert.equal(switchFor(resolved, 443).mode, mode);
+      assert.equal(switchFor(resolved, 80).mode, 'DISABLE');
     }
   });
 
   test('that nobody names is the workload as a whole', () => {
     const resolved = resolve([workload({ mode: 'STRICT', portModes })]);
-    for (const port of [1, 81, 8080, 65535])
-      assert.equal(switchFor({ workload: 'w', outbound: 'ALLOW_ANY', ...resolved }, port).mode, 'STRICT');
+    for (const port of [1, 81, 8080, 65535]) assert.equal(switchFor(resolved, port).mode, 'STRICT');
   });
 
   test('of the oldest workload object alone: a younger one adds none', () => {

@@ -19,6 +19,7 @@ function workload(name: string, fields: Partial<Workload> = {}): Workload {
     meshed: true,
     healthy: true,
     services: new Map([[KEY, http]]),
+    authorizationPolicies: [],
     ...fields,
   };
 }
@@ -31,6 +32,7 @@ function service(fields: Partial<Service> = {}): Service {
     addresses: ['10.96.0.1', 'fd00:96::1'],
     ports: http,
     subjectAltNames: [],
+    clientTls: undefined,
     ...fields,
   };
 }

@@ -2,12 +2,15 @@
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { parseObjects } from '../../src/control/parse-objects.ts';
-import { type ResolvedMesh, resolveMesh } from '../../src/control/resolve.ts';
+import { parseObjects } from '../../src/control/objects/parse-objects.ts';
+import { type ResolvedMesh, resolveMesh } from '../../src/control/resolve/resolve.ts';
 import type { Workload } from '../../src/policy/model.ts';
 
 const resolve = (...documents: string[]): ResolvedMesh =>
-  resolveMesh(parseObjects([{ name: 'mesh.yaml', text: `${documents.join('\n---\n')}\n` }]), 'cluster.local');
+  resolveMesh(parseObjects([{ name: 'mesh.yaml', text: `${documents.join('\n---\n')}\n` }]), {
+    trustDomain: 'cluster.local',
+    selections: new Map(),
+  });
 const onlyWorkload = (...documents: string[]): Workload => resolve(...documents).workloads[0] ?? assert.fail('no workload');
 const KEY = 'foo/web.foo.svc.cluster.local';
 
@@ -32,19 +35,22 @@ describe('a workload', () => {
   test('has the uid, identity and addresses of its pod', () => {
     const workload = onlyWorkload(pod({ status: '{podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}, {ip: "FD00::1"}]}' }));
     assert.equal(workload.uid, 'local//Pod/foo/web-1');
-    assert.equal(workload.identity.uri, 'spiffe://cluster.local/ns/foo/sa/web');
+    assert.equal(workload.identity?.uri, 'spiffe://cluster.local/ns/foo/sa/web');
     assert.deepEqual(workload.addresses, ['10.0.0.1', 'fd00::1']);
   });
 
   test('without a service account is the default one, in the default namespace', () => {
     const workload = onlyWorkload('apiVersion: v1\nkind: Pod\nmetadata: {name: p}');
-    assert.equal(workload.identity.uri, 'spiffe://cluster.local/ns/default/sa/default');
+    assert.equal(workload.identity?.uri, 'spiffe://cluster.local/ns/default/sa/default');
     assert.deepEqual(workload.addresses, []);
   });
 
   test('is of the trust domain that control serves', () => {
     const objects = parseObjects([{ name: 'a', text: `${pod()}\n` }]);
-    assert.equal(resolveMesh(objects, 'prod.example').workloads[0]?.identity.uri, 'spiffe://prod.example/ns/foo/sa/web');
+    assert.equal(
+      resolveMesh(objects, { trustDomain: 'prod.example', selections: new Map() }).workloads[0]?.identity?.uri,
+      'spiffe://prod.example/ns/foo/sa/web',
+    );
   });
 
   for (const [labels, meshed] of [
@@ -193,9 +199,19 @@ describe('policies', () => {
       inbound: { mode: 'PERMISSIVE', source: 'default' },
       inboundPorts: new Map(),
       outbound: 'ALLOW_ANY',
+      rootClientTls: [],
+      trustDomainAliases: [],
+      announced: undefined,
+      shadow: undefined,
+      clientTls: [],
     });
   });
 
   test('no object, no mesh', () =>
-    assert.deepEqual(resolveMesh(parseObjects([]), 'cluster.local'), { workloads: [], services: [], policies: [] }));
+    assert.deepEqual(resolveMesh(parseObjects([]), { trustDomain: 'cluster.local', selections: new Map() }), {
+      workloads: [],
+      services: [],
+      policies: [],
+      authorizations: [],
+    }));
 });

@@ -19,20 +19,22 @@ export function readIp(text: string, context: z.core.$RefinementCtx<string>): st
   }
 }
 
+/** Refuses a mode that means nothing here: read as "not in the mesh", it would be dialled in plaintext. */
+export function tlsModeLabels(all: Record<string, string>, context: z.core.$RefinementCtx<Record<string, string>>): void {
+  const mode = all[TLS_MODE_LABEL];
+  if (mode === undefined || mode === 'istio' || mode === 'disabled') return;
+  context.addIssue({
+    code: 'custom',
+    path: [TLS_MODE_LABEL],
+    message: `${JSON.stringify(mode)}: accepted are "istio" (a sidecar speaks mTLS here) and "disabled"`,
+  });
+}
+
 export const podSchema = z.strictObject({
   apiVersion: z.enum(['v1']),
   kind: z.literal('Pod'),
   metadata: objectMeta.extend({
-    labels: labels.default({}).superRefine((all, context) => {
-      const mode = all[TLS_MODE_LABEL];
-      if (mode !== undefined && mode !== 'istio' && mode !== 'disabled') {
-        context.addIssue({
-          code: 'custom',
-          path: [TLS_MODE_LABEL],
-          message: `${JSON.stringify(mode)}: accepted are "istio" (a sidecar speaks mTLS here) and "disabled"`,
-        });
-      }
-    }),
+    labels: labels.default({}).superRefine(tlsModeLabels),
   }),
   spec: z
     .strictObject({
@@ -68,3 +70,9 @@ export const podSchema = z.strictObject({
 });
 
 export type Pod = z.infer<typeof podSchema>;
+
+/** All of a pod's addresses, each once. */
+export function podAddresses({ status }: Pod): string[] {
+  if (status.podIPs.length === 0) return status.podIP === undefined ? [] : [status.podIP];
+  return [...new Set([...(status.podIP === undefined ? [] : [status.podIP]), ...status.podIPs.map(({ ip }) => ip)])];
+}

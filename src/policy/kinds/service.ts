@@ -3,11 +3,16 @@
 import { z } from 'zod';
 import { messageOf } from '../../errors.ts';
 import { parseSpiffeId } from '../../spiffe/spiffe-id.ts';
+import { type ClientTlsSettings, clientTls } from '../model.ts';
 import { labels, objectMeta, port } from './object-meta.ts';
 import { readIp } from './pod.ts';
 
 /** Further SPIFFE IDs that the service's servers may prove, comma-separated. */
 export const SUBJECT_ALT_NAMES_ANNOTATION = 'handfast.io/subject-alt-names';
+
+/** How clients speak to it that have no DestinationRule for it; AUTO is auto-mTLS, whatever the root namespace says. */
+export const CLIENT_TLS_ANNOTATION = 'handfast.io/client-tls';
+const clientTlsAnnotations = ['DISABLE', 'ISTIO_MUTUAL', 'AUTO'] as const;
 
 /** `None` and the empty string mean that the service has no address of its own. */
 const clusterIp = z.string().transform((text, context) => (text === 'None' || text === '' ? text : readIp(text, context)));
@@ -22,6 +27,11 @@ export const serviceSchema = z.strictObject({
       } catch (error) {
         context.addIssue({ code: 'custom', path: ['annotations', SUBJECT_ALT_NAMES_ANNOTATION], message: messageOf(error) });
       }
+    }
+    const clientTls = annotations[CLIENT_TLS_ANNOTATION];
+    if (clientTls !== undefined && !clientTlsAnnotations.some((mode) => mode === clientTls)) {
+      const message = `${JSON.stringify(clientTls)} is not accepted; accepted: ${clientTlsAnnotations.join(', ')}`;
+      context.addIssue({ code: 'custom', path: ['annotations', CLIENT_TLS_ANNOTATION], message });
     }
   }),
   spec: z.strictObject({
@@ -66,4 +76,23 @@ export function subjectAltNamesOf(annotations: Readonly<Record<string, string>>)
     .split(',')
     .map((id) => id.trim())
     .filter((id) => id !== '');
+}
+
+/** What the annotation says of the client's side; undefined where it is absent. */
+export function annotatedClientTls({ metadata }: ServiceObject): ClientTlsSettings | undefined {
+  const mode = clientTlsAnnotations.find((name) => name === metadata.annotations[CLIENT_TLS_ANNOTATION]);
+  if (mode === undefined) return undefined;
+  if (mode === 'AUTO') return { tls: undefined, ports: new Map() };
+  const tls = clientTls(mode, `Service ${metadata.namespace}/${metadata.name} (${CLIENT_TLS_ANNOTATION})`);
+  return { tls, ports: new Map() };
+}
+
+/** All of a service's own addresses; none when it is headless. */
+export function serviceAddresses({ spec }: ServiceObject): string[] {
+  const own = [spec.clusterIP ?? '', ...spec.clusterIPs].filter((address) => address !== 'None' && address !== '');
+  return [...new Set(own)];
+}
+
+export function hostnameOf({ metadata }: ServiceObject): string {
+  return `${metadata.name}.${metadata.namespace}.svc.cluster.local`;
 }
