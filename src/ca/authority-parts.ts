@@ -1,6 +1,7 @@
 // What an authority is made of, opened in the order that a crash between any two leaves well: rotation.json is written when ledger and
 // revocations are there, so where it stands they must not be missing.
 
+import { sweepTemporaries } from '../store/state-file.ts';
 import type { AuthorityOptions } from './authority-options.ts';
 import { IssuanceLedger } from './issuance-ledger.ts';
 import { IssuanceLimit } from './issuance-limit.ts';
@@ -8,7 +9,6 @@ import { JwtKeys } from './jwt-keys.ts';
 import { Revocations } from './revocations.ts';
 import { RootRotation } from './root-rotation.ts';
 import { diskKeys } from './signer.ts';
-import { sweepTemporaries } from './state-file.ts';
 import { lockState, type StateLock } from './state-lock.ts';
 import { TrustPublisher } from './trust-publisher.ts';
 

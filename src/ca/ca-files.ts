@@ -2,10 +2,10 @@
 
 import { join } from 'node:path';
 import { HandfastError } from '../errors.ts';
+import { readOrCreate, readPrivate } from '../store/state-file.ts';
 import { type CaKeyPair, checkRoot, isIssuedBy, makeIntermediate, makeRoot, openCaKeyPair } from './ca-key-pair.ts';
 import { intermediateFile, rootFile } from './rotation-state.ts';
 import type { KeyStore } from './signer.ts';
-import { readOrCreate, readPrivate } from './state-file.ts';
 
 export interface CaFilesOptions {
   readonly dir: string;

@@ -4,8 +4,8 @@ import { createHash, randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { HandfastError } from '../errors.ts';
 import { parseSpiffeId, type SpiffeId } from '../spiffe/spiffe-id.ts';
+import { readStateJson, replacePrivate } from '../store/state-file.ts';
 import { type Fields, listField, onlyFields, textField, wholeField } from './state-fields.ts';
-import { readStateJson, replacePrivate } from './state-file.ts';
 
 /** Bounds of a token's life, in milliseconds. */
 export const joinTokenTtl = { min: 10_000, max: 7 * 86_400_000 } as const;

@@ -3,9 +3,9 @@
 import { createHash, type KeyObject } from 'node:crypto';
 import { join } from 'node:path';
 import { HandfastError, messageOf } from '../errors.ts';
+import { readStateJson, replacePrivate } from '../store/state-file.ts';
 import { formatJwtKeys, type JwtKeyRecord, type JwtKeyState, nextKeyDue, parseJwtKeys, signingKey, withoutSpent } from './jwt-key-state.ts';
 import type { KeyStore, Signer } from './signer.ts';
-import { readStateJson, replacePrivate } from './state-file.ts';
 
 const HOUR = 3_600_000;
 export const MAX_JWT_TTL_MS = HOUR;

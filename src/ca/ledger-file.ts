@@ -4,8 +4,8 @@ import { constants } from 'node:fs';
 import { type FileHandle, open, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { HandfastError, messageOf } from '../errors.ts';
+import { syncDirectory } from '../store/state-file.ts';
 import { formatEntry, type LedgerEntry, parseEntry } from './ledger-entry.ts';
-import { syncDirectory } from './state-file.ts';
 
 const CHUNK = 256 * 1024;
 const MAX_LINE = 16_384;

@@ -5,8 +5,8 @@ import { createPrivateKey, createPublicKey, type KeyObject, randomUUID, sign, ve
 import { join } from 'node:path';
 import { HandfastError, messageOf } from '../errors.ts';
 import { generateP256, isP256, pkcs8Pem } from '../spiffe/p256.ts';
+import { readOrCreate, readPrivate } from '../store/state-file.ts';
 import { NAMESPACE, parseServiceAccount, SERVICE_ACCOUNT, type ServiceAccount } from './service-account.ts';
-import { readOrCreate, readPrivate } from './state-file.ts';
 
 export const DEFAULT_AUDIENCE = 'handfast-ca';
 /** The `iss` of these tokens. */

@@ -3,6 +3,7 @@
 import { join } from 'node:path';
 import { HandfastError } from '../errors.ts';
 import { MAX_CRL_ENTRIES } from '../spiffe/crl-reader.ts';
+import { readStateJson, replacePrivate } from '../store/state-file.ts';
 import type { RevocationReason } from './crl-writer.ts';
 import type { IssuanceLedger } from './issuance-ledger.ts';
 import type { LedgerEntry } from './ledger-entry.ts';
@@ -16,7 +17,6 @@ import {
   type RevocationState,
 } from './revocation-state.ts';
 import type { RevocationTarget } from './revocation-target.ts';
-import { readStateJson, replacePrivate } from './state-file.ts';
 
 const HOUR = 3_600_000;
 const MAX_FORCED = 11 * 365 * 24 * HOUR;

@@ -4,6 +4,7 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HandfastError } from '../errors.ts';
+import { readOrCreate, readPrivate, readStateJson, removePrivate, replacePrivate } from '../store/state-file.ts';
 import { type CaFilesOptions, firstRoot, openIntermediate, openRoot } from './ca-files.ts';
 import { type CaKeyPair, INTERMEDIATE_LIFETIME, makeIntermediate, makeRoot, openCaKeyPair } from './ca-key-pair.ts';
 import {
@@ -17,7 +18,6 @@ import {
   rootFile,
   rotationPath,
 } from './rotation-state.ts';
-import { readOrCreate, readPrivate, readStateJson, removePrivate, replacePrivate } from './state-file.ts';
 
 export interface RotationOptions extends CaFilesOptions {
   /** Called before every change on disk: a test stops there, as a crash would. */

@@ -3,9 +3,9 @@
 
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { readPrivate, replacePrivate } from '../ca/state-file.ts';
 import { messageOf } from '../errors.ts';
 import type { Log } from '../observe/log.ts';
+import { readPrivate, replacePrivate } from '../store/state-file.ts';
 import type { NodeTrust } from './node-trust.ts';
 
 /** PEM texts; undefined for what was never kept. */

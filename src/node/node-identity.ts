@@ -3,7 +3,6 @@
 import { readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { CaClient } from '../ca/client.ts';
-import { readPrivate, replacePrivate } from '../ca/state-file.ts';
 import { AlarmClock } from '../discovery/alarm-clock.ts';
 import { Backoff } from '../discovery/backoff.ts';
 import { HandfastError, messageOf } from '../errors.ts';
@@ -16,6 +15,7 @@ import { generateP256, pkcs8Pem } from '../spiffe/p256.ts';
 import { pemBlocks } from '../spiffe/pem.ts';
 import { firstRootChanged } from '../spiffe/trust-bundle.ts';
 import { chainsTo, parseX509Svid, type X509Svid } from '../spiffe/x509-svid.ts';
+import { readPrivate, replacePrivate } from '../store/state-file.ts';
 import type { GrpcTarget } from '../wire/grpc-target.ts';
 import type { NodeTrust } from './node-trust.ts';
 
