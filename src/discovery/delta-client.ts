@@ -4,6 +4,7 @@ import type { ClientDuplexStream, Metadata } from '@grpc/grpc-js';
 import type { Snapshot } from '../snapshot.ts';
 import type { DeltaDiscoveryRequest, DeltaDiscoveryResponse } from '../wire/gen/envoy/service/discovery/v3/discovery.ts';
 import { answer } from './answer.ts';
+import { HeldNames } from './held-names.ts';
 import type { ResourceChange } from './resource-cache.ts';
 import { type DiscoveryLog, maintainStream } from './stream.ts';
 
@@ -23,7 +24,7 @@ export interface DeltaClientOptions {
 
 /** Runs until the signal aborts. */
 export async function runDeltaClient(options: DeltaClientOptions): Promise<void> {
-  const held = new Map([...options.subscriptions.keys()].map((typeUrl) => [typeUrl, new Map<string, string>()]));
+  const held = new Map([...options.subscriptions.keys()].map((typeUrl) => [typeUrl, new HeldNames()]));
   const node = { id: options.nodeId, cluster: '', metadata: undefined, userAgentName: 'handfast', userAgentVersion: '' };
 
   await maintainStream<DeltaDiscoveryRequest, DeltaDiscoveryResponse>({
@@ -31,25 +32,24 @@ export async function runDeltaClient(options: DeltaClientOptions): Promise<void>
     open: options.open,
     token: options.token,
     onOpen: (send) => {
-      for (const [typeUrl, versions] of held) {
+      for (const [typeUrl, names] of held) {
         const resourceNamesSubscribe = [...(options.subscriptions.get(typeUrl) ?? [])];
-        send(request({ typeUrl, node, resourceNamesSubscribe, initialResourceVersions: Object.fromEntries(versions) }));
+        send(request({ typeUrl, node, resourceNamesSubscribe, initialResourceVersions: names.named() }));
       }
     },
     onMessage: (response, send) => {
       const { typeUrl, nonce } = response;
+      const names = held.get(typeUrl);
+      let removed: readonly string[] = [];
       answer(
         () => {
-          if (!held.has(typeUrl)) throw new Error(`resources of type ${typeUrl} were not asked for`);
-          return options.apply(typeUrl, changeOf(response));
+          if (names === undefined) throw new Error(`resources of type ${typeUrl} were not asked for`);
+          removed = names.removedBy(response);
+          return options.apply(typeUrl, { upserts: upsertsOf(response), removed });
         },
         (errorDetail) => {
-          if (errorDetail === undefined) {
-            for (const name of response.removedResources) held.get(typeUrl)?.delete(name);
-            for (const { name, version } of response.resources) held.get(typeUrl)?.set(name, version);
-          } else {
-            options.log.warn({ typeUrl, reason: errorDetail.message }, 'resources refused (NACK), the last good ones stay in force');
-          }
+          if (errorDetail === undefined) names?.take(response, removed);
+          else options.log.warn({ typeUrl, reason: errorDetail.message }, 'resources refused (NACK), the last good ones stay in force');
           send(request({ typeUrl, responseNonce: nonce, errorDetail }));
         },
       );
@@ -71,7 +71,7 @@ function request(fields: Partial<DeltaDiscoveryRequest> & { typeUrl: string }): 
   };
 }
 
-function changeOf(response: DeltaDiscoveryResponse): ResourceChange {
+function upsertsOf(response: DeltaDiscoveryResponse): ReadonlyMap<string, Uint8Array> {
   const upserts = new Map<string, Uint8Array>();
   for (const { name, resource } of response.resources) {
     if (resource === undefined || resource.typeUrl !== response.typeUrl) throw new Error(`resource ${name} is not a ${response.typeUrl}`);
@@ -81,5 +81,5 @@ function changeOf(response: DeltaDiscoveryResponse): ResourceChange {
       throw new Error(`resource ${name} stands twice in one response, with different contents`);
     upserts.set(name, resource.value);
   }
-  return { upserts, removed: response.removedResources };
+  return upserts;
 }

@@ -5,25 +5,22 @@ import { type ServerDuplexStream, status } from '@grpc/grpc-js';
 import type { DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource } from '../wire/gen/envoy/service/discovery/v3/discovery.ts';
 import { statusError, whenOver } from '../wire/grpc.ts';
 import { refusalText, shortened } from './answer.ts';
-import { type ResourceView, type StreamAnswers, type SubscribedNames, subscribed } from './resource-view.ts';
+import {
+  type Cause,
+  changeNames,
+  type Difference,
+  differenceOf,
+  firstSubscription,
+  keepTouched,
+  type Subscription,
+} from './delta-subscription.ts';
+import { meshOrder, type TypeOrder } from './mesh-order.ts';
+import type { ResourceView, StreamAnswers } from './resource-view.ts';
 import { type ResponseRules, ResponseWriter } from './response-writer.ts';
 import type { DiscoveryLog } from './stream.ts';
+import { StreamOrder } from './stream-order.ts';
 
 export type DeltaStream = ServerDuplexStream<DeltaDiscoveryRequest, DeltaDiscoveryResponse>;
-
-/** One type on one stream: what the client wants and holds, and the response it has not answered yet. */
-interface Subscription {
-  names: SubscribedNames;
-  readonly held: Map<string, string>;
-  /** What was refused goes out again with the next change alone: it may have been refused for another's sake. */
-  readonly refused: Map<string, string>;
-  initial: boolean;
-  /** What happened while a response was unanswered, or one of any type was on its way out. */
-  missed: Cause;
-  unanswered: { readonly nonce: string; readonly versions: ReadonlyMap<string, string>; readonly removed: readonly string[] } | undefined;
-}
-
-type Cause = 'request' | 'change';
 
 export interface DeltaServerOptions extends ResponseRules {
   readonly view: ResourceView;
@@ -35,11 +32,16 @@ export interface DeltaServerOptions extends ResponseRules {
   readonly admit?: (request: DeltaDiscoveryRequest) => void;
   /** The one type of the service, where it has only one: what a request means that names none. */
   readonly typeUrl?: string;
+  /** The mesh's unless told otherwise: a server that forgot about it would let somebody in. */
+  readonly order?: TypeOrder;
 }
 
-/** Of one stream: more than any mesh has types, and names that one client can want. */
+/** Of one stream: more than any mesh has. */
 const MAX_TYPES = 16;
-const MAX_NAMES = 100_000;
+
+const NOTHING: Difference = { missing: [], removed: [] };
+/** Instead of a version: what was refused was the word that it is gone. */
+const GONE = '';
 
 /** Serves one stream until it ends. A subscription without names is a wildcard: every resource of the type. */
 export function serveDeltaStream(call: DeltaStream, options: DeltaServerOptions): void {
@@ -52,38 +54,57 @@ export function serveDeltaStream(call: DeltaStream, options: DeltaServerOptions)
   const writer = new ResponseWriter(call, options, () => {
     const types = [...waiting];
     waiting.clear();
-    for (const typeUrl of types) push(typeUrl, subscriptions.get(typeUrl)?.missed ?? 'request');
+    for (const typeUrl of types) speak(typeUrl);
   });
+  const order = new StreamOrder({ rule: options.order ?? meshOrder, view, subscriptions, push: (typeUrl) => speak(typeUrl), peer, log });
+
+  /** Says what is to be said of the type, and then of the one that may have waited for it. */
+  const speak = (typeUrl: string, why?: Cause) => {
+    push(typeUrl, why ?? subscriptions.get(typeUrl)?.missed ?? 'request');
+    const other = order.otherOf(typeUrl);
+    if (other !== undefined) push(other, subscriptions.get(other)?.missed ?? 'request');
+  };
 
   const push = (typeUrl: string, why: Cause) => {
     const subscription = subscriptions.get(typeUrl);
     const resources = view.resources(typeUrl);
     // While a response is unanswered later changes gather, and go out as one.
     if (ended || subscription === undefined || resources === undefined) return;
-    if (subscription.unanswered !== undefined || !writer.free) {
+    if (subscription.unanswered !== undefined || !writer.free || !order.admits(typeUrl)) {
       if (why === 'change') subscription.missed = why;
-      if (subscription.unanswered === undefined) waiting.add(typeUrl);
+      if (subscription.unanswered === undefined && !writer.free) waiting.add(typeUrl);
       return;
     }
-    const { held, refused, names, initial } = subscription;
-    const missing = subscribed(names, resources).filter(([name, { version }]) => held.get(name) !== version);
-    const fresh = missing.filter(([name, { version }]) => refused.get(name) !== version);
-    const removed = [...held.keys()].filter((name) => !resources.has(name));
-    if (fresh.length === 0 && removed.length === 0 && !initial) return;
+    const { refused, initial } = subscription;
+    const difference = differenceOf(subscription, resources);
+    const { missing, removed } = order.sayable(typeUrl, difference);
+    const isHeldBack = !isAll({ missing, removed }, difference);
+    const fresh = {
+      missing: missing.filter(([name, { version }]) => refused.get(name) !== version),
+      removed: removed.filter((name) => refused.get(name) !== GONE),
+    };
+    if (isHeldBack && why === 'change') subscription.missed = why;
+    if (fresh.missing.length === 0 && fresh.removed.length === 0 && !initial) {
+      keepTouched(subscription, difference, NOTHING);
+      order.said(typeUrl, { whole: isAll(NOTHING, difference), response: false });
+      return;
+    }
     if (!writer.mayPush()) return;
-    const changed = why === 'change' ? missing : fresh;
-    const versions = new Map(changed.map(([name, { version }]) => [name, version]));
+    const sent = why === 'change' ? { missing, removed } : fresh;
+    const versions = new Map(sent.missing.map(([name, { version }]) => [name, version]));
+    keepTouched(subscription, difference, sent);
     subscription.initial = false;
-    subscription.missed = 'request';
-    subscription.unanswered = { nonce: randomUUID(), versions, removed };
+    subscription.missed = isHeldBack ? why : 'request';
+    subscription.unanswered = { nonce: randomUUID(), versions, removed: sent.removed };
+    order.said(typeUrl, { whole: isAll(sent, difference), response: true });
     writer.write({
       systemVersionInfo: '',
       typeUrl,
       nonce: subscription.unanswered.nonce,
-      resources: changed.map(
+      resources: sent.missing.map(
         ([name, { version, value }]): Resource => ({ name, version, aliases: [], resource: { typeUrl, value: Buffer.from(value) } }),
       ),
-      removedResources: removed,
+      removedResources: [...sent.removed],
     });
   };
 
@@ -94,24 +115,37 @@ export function serveDeltaStream(call: DeltaStream, options: DeltaServerOptions)
     const { versions, removed } = unanswered;
     subscription.unanswered = undefined;
     writer.answered(responseNonce);
+    order.answered(typeUrl, { taken: errorDetail === undefined });
     if (errorDetail !== undefined) {
       const reason = refusalText(errorDetail);
       log.warn({ peer, typeUrl, reason }, 'resources refused (NACK)');
       answers?.nacked?.({ typeUrl, versions, reason });
       for (const [name, version] of versions) refused.set(name, version);
+      for (const name of removed) refused.set(name, GONE);
+      // It goes out again with the next change, and so does the word of what is gone.
+      for (const name of [...versions.keys(), ...removed]) subscription.touched?.add(name);
       return;
     }
     for (const [name, version] of versions) {
       held.set(name, version);
       refused.delete(name);
     }
-    for (const name of removed) held.delete(name);
+    for (const name of removed) {
+      held.delete(name);
+      refused.delete(name);
+    }
     const { names } = subscription;
     const wanted = [...versions].filter(([name]) => names === 'everything' || names.has(name));
     answers?.acked?.({ typeUrl, versions: new Map(wanted) });
   };
 
-  const unsubscribe = view.subscribe((typeUrl) => push(typeUrl, 'change'));
+  const unsubscribe = view.subscribe((typeUrl, names) => {
+    const subscription = subscriptions.get(typeUrl);
+    if (names === undefined && subscription !== undefined) subscription.touched = undefined;
+    for (const name of names ?? []) subscription?.touched?.add(name);
+    order.changed(typeUrl);
+    speak(typeUrl, 'change');
+  });
   call.on('data', (request: DeltaDiscoveryRequest) => {
     // What was sent before the refusal was read.
     if (ended) return;
@@ -124,6 +158,7 @@ export function serveDeltaStream(call: DeltaStream, options: DeltaServerOptions)
       if (subscription === undefined) {
         if (subscriptions.size >= MAX_TYPES) throw statusError(status.INVALID_ARGUMENT, `more than ${MAX_TYPES} types on one stream`);
         subscriptions.set(typeUrl, firstSubscription(request));
+        order.subscribed(typeUrl);
       } else {
         judge(typeUrl, subscription, request);
         const dropped = changeNames(subscription, request);
@@ -133,52 +168,17 @@ export function serveDeltaStream(call: DeltaStream, options: DeltaServerOptions)
       call.emit('error', error);
       return;
     }
-    push(typeUrl, subscriptions.get(typeUrl)?.missed ?? 'request');
+    speak(typeUrl);
   });
   whenOver(call, () => {
     ended = true;
+    order.end();
     writer.end();
     unsubscribe();
   });
   call.on('end', () => call.end());
 }
 
-/** What the client holds from an earlier stream is not sent again; what is gone since then is taken back. */
-function firstSubscription(request: DeltaDiscoveryRequest): Subscription {
-  const { resourceNamesSubscribe: asked, initialResourceVersions } = request;
-  const names = asked.length === 0 || asked.includes('*') ? 'everything' : new Set(asked);
-  const held = new Map(Object.entries(initialResourceVersions));
-  if (held.size > MAX_NAMES || (names !== 'everything' && names.size > MAX_NAMES)) throw tooManyNames();
-  return { names, held, refused: new Map(), initial: true, missed: 'request', unanswered: undefined };
-}
-
-/** Names are added and dropped while the stream runs; a name asked for again is sent again. Returns the names that are not asked for any more. */
-function changeNames(
-  subscription: Subscription,
-  { resourceNamesSubscribe: added, resourceNamesUnsubscribe: dropped }: DeltaDiscoveryRequest,
-): readonly string[] {
-  if (added.length === 0 && dropped.length === 0) return [];
-  const { held, refused } = subscription;
-  if (added.includes('*')) subscription.names = 'everything';
-  for (const name of added) {
-    held.delete(name);
-    refused.delete(name);
-  }
-  const { names } = subscription;
-  const gone = new Set(dropped);
-  if (names === 'everything' && !gone.has('*')) return [];
-  const before = names === 'everything' ? [...held.keys()] : [...names];
-  const now = new Set([...(names === 'everything' ? [] : names), ...added].filter((name) => name !== '*' && !gone.has(name)));
-  if (now.size > MAX_NAMES) throw tooManyNames();
-  subscription.names = now;
-  const lost = before.filter((name) => !now.has(name));
-  for (const name of lost) {
-    held.delete(name);
-    refused.delete(name);
-  }
-  return lost;
-}
-
-function tooManyNames(): Error {
-  return statusError(status.RESOURCE_EXHAUSTED, `more than ${MAX_NAMES} names on one stream`);
+function isAll(part: Difference, whole: Difference): boolean {
+  return part.missing.length === whole.missing.length && part.removed.length === whole.removed.length;
 }

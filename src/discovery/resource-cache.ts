@@ -10,31 +10,36 @@ export interface ResourceChange {
 
 export class ResourceCache implements ResourceView {
   readonly #types = new Map<string, Map<string, VersionedResource>>();
-  readonly #subscribers = new Set<(typeUrl: string) => void>();
+  readonly #subscribers = new Set<(typeUrl: string, names: readonly string[]) => void>();
 
   resources(typeUrl: string): ReadonlyMap<string, VersionedResource> | undefined {
     return this.#types.get(typeUrl);
   }
 
+  /** What is as it was is no change, and nobody hears of it; the first word of a type is heard even if it is empty. */
   apply(typeUrl: string, change: ResourceChange): void {
-    const resources = new Map(this.#types.get(typeUrl));
-    for (const name of change.removed) resources.delete(name);
-    for (const [name, value] of change.upserts) resources.set(name, { version: versionOf(value), value });
-    this.#publish(typeUrl, resources);
+    const known = this.#types.get(typeUrl);
+    const resources = known ?? new Map<string, VersionedResource>();
+    this.#types.set(typeUrl, resources);
+    const changed = change.removed.filter((name) => !change.upserts.has(name) && resources.delete(name));
+    for (const [name, value] of change.upserts) {
+      const version = versionOf(value);
+      if (resources.get(name)?.version === version) continue;
+      resources.set(name, { version, value });
+      changed.push(name);
+    }
+    if (changed.length === 0 && known !== undefined) return;
+    for (const subscriber of [...this.#subscribers]) subscriber(typeUrl, changed);
   }
 
   /** Replaces the whole type. */
   replace(typeUrl: string, all: ReadonlyMap<string, Uint8Array>): void {
-    this.#publish(typeUrl, new Map([...all].map(([name, value]) => [name, { version: versionOf(value), value }])));
+    const gone = [...(this.#types.get(typeUrl)?.keys() ?? [])].filter((name) => !all.has(name));
+    this.apply(typeUrl, { upserts: all, removed: gone });
   }
 
-  subscribe(subscriber: (typeUrl: string) => void): () => void {
+  subscribe(subscriber: (typeUrl: string, names: readonly string[]) => void): () => void {
     this.#subscribers.add(subscriber);
     return () => this.#subscribers.delete(subscriber);
-  }
-
-  #publish(typeUrl: string, resources: Map<string, VersionedResource>): void {
-    this.#types.set(typeUrl, resources);
-    for (const subscriber of [...this.#subscribers]) subscriber(typeUrl);
   }
 }

@@ -11,8 +11,8 @@ export interface VersionedResource {
 export interface ResourceView {
   /** Undefined until the type was filled for the first time: "nothing known yet" is not "nothing there". */
   resources(typeUrl: string): ReadonlyMap<string, VersionedResource> | undefined;
-  /** Calls back with the type that changed. Returns the way to stop. */
-  subscribe(onChange: (typeUrl: string) => void): () => void;
+  /** Calls back with the type that changed, and which of its names where that is known. Returns the way to stop. */
+  subscribe(onChange: (typeUrl: string, names?: readonly string[]) => void): () => void;
 }
 
 /** A version is its content's digest: the same after a restart, so nothing is sent twice. */

@@ -3,11 +3,13 @@
 import { HandfastError } from '../errors.ts';
 import { ipFromBytes, ipToBytes } from '../policy/ip.ts';
 import {
+  type InboundSwitches,
   type MutualTlsMode,
   mutualTlsModes,
   type OutboundTrafficPolicy,
   outboundTrafficPolicies,
   type Service,
+  type ServiceClientTls,
   type ServicePort,
   serviceKey,
   type TlsSwitch,
@@ -17,11 +19,13 @@ import {
 import { workloadOf, workloadSpiffeId } from '../spiffe/spiffe-id.ts';
 import * as policyWire from '../wire/gen/handfast/policy/v1/traffic_policy.ts';
 import * as workloadWire from '../wire/gen/istio/workload/workload.ts';
+import { ruleFromWire, ruleToWire, settingsFromWire, settingsToWire } from './client-tls-codec.ts';
+import { typeUrls } from './type-urls.ts';
 
 export type AddressObject = { readonly kind: 'workload'; readonly value: Workload } | { readonly kind: 'service'; readonly value: Service };
 
 export function encodeWorkload(workload: Workload): Uint8Array {
-  const serviceAccount = workloadOf(workload.identity)?.serviceAccount ?? '';
+  const { identity } = workload;
   return encodeAddress({
     $case: 'workload',
     value: {
@@ -29,10 +33,11 @@ export function encodeWorkload(workload: Workload): Uint8Array {
       name: workload.name,
       namespace: workload.namespace,
       addresses: workload.addresses.map(ipToBytes),
-      trustDomain: workload.identity.trustDomain,
-      serviceAccount,
+      trustDomain: identity?.trustDomain ?? '',
+      serviceAccount: identity === undefined ? '' : (workloadOf(identity)?.serviceAccount ?? ''),
       tunnelProtocol: workload.meshed ? workloadWire.TunnelProtocol.LEGACY_ISTIO_MTLS : workloadWire.TunnelProtocol.NONE,
       status: workload.healthy ? workloadWire.WorkloadStatus.HEALTHY : workloadWire.WorkloadStatus.UNHEALTHY,
+      authorizationPolicies: [...workload.authorizationPolicies],
       services: Object.fromEntries([...workload.services].map(([key, ports]) => [key, { ports: [...ports] }])),
       network: '',
       node: '',
@@ -52,6 +57,7 @@ export function encodeService(service: Service): Uint8Array {
       addresses: service.addresses.map((address) => ({ network: '', address: ipToBytes(address) })),
       ports: [...service.ports],
       subjectAltNames: [...service.subjectAltNames],
+      extensions: service.clientTls === undefined ? [] : [servicePolicyToWire(service.clientTls)],
     },
   });
 }
@@ -79,16 +85,21 @@ function workloadFromWire(wire: workloadWire.Workload): Workload {
     uid: wire.uid,
     name: wire.name,
     namespace: wire.namespace,
-    identity: workloadSpiffeId({
-      // Istio leaves the default trust domain out.
-      trustDomain: wire.trustDomain === '' ? 'cluster.local' : wire.trustDomain,
-      namespace: wire.namespace,
-      serviceAccount: wire.serviceAccount === '' ? 'default' : wire.serviceAccount,
-    }),
+    // An endpoint outside the mesh has no service account, and is nobody; its service may say who it can be.
+    identity:
+      wire.serviceAccount === ''
+        ? undefined
+        : workloadSpiffeId({
+            // Istio leaves the default trust domain out.
+            trustDomain: wire.trustDomain === '' ? 'cluster.local' : wire.trustDomain,
+            namespace: wire.namespace,
+            serviceAccount: wire.serviceAccount,
+          }),
     addresses: wire.addresses.map(ipFromBytes),
     meshed: wire.tunnelProtocol !== workloadWire.TunnelProtocol.NONE,
     healthy: wire.status === workloadWire.WorkloadStatus.HEALTHY,
     services: new Map(Object.entries(wire.services).map(([key, list]) => [key, portsFromWire(list.ports)])),
+    authorizationPolicies: wire.authorizationPolicies,
   });
 }
 
@@ -101,6 +112,7 @@ function serviceFromWire(wire: workloadWire.Service): Service {
     addresses: wire.addresses.map(({ address }) => ipFromBytes(address)),
     ports: portsFromWire(wire.ports),
     subjectAltNames: wire.subjectAltNames,
+    clientTls: servicePolicyFromWire(wire.extensions),
   });
 }
 
@@ -118,9 +130,13 @@ function portsFromWire(ports: readonly workloadWire.Port[]): ServicePort[] {
 export function encodeTrafficPolicy(policy: TrafficPolicy): Uint8Array {
   return policyWire.TrafficPolicy.encode({
     workload: policy.workload,
-    inbound: switchToWire(policy.inbound),
-    inboundPorts: Object.fromEntries([...policy.inboundPorts].map(([port, tlsSwitch]) => [port, switchToWire(tlsSwitch)])),
+    ...switchesToWire(policy),
     outboundTrafficPolicy: policyWire.OutboundTrafficPolicy[policy.outbound],
+    clientTls: policy.clientTls.map(ruleToWire),
+    rootClientTls: policy.rootClientTls.map(ruleToWire),
+    announced: policy.announced === undefined ? undefined : switchesToWire(policy.announced),
+    shadow: policy.shadow === undefined ? undefined : switchesToWire(policy.shadow),
+    trustDomainAliases: [...policy.trustDomainAliases],
   }).finish();
 }
 
@@ -129,12 +145,44 @@ export function decodeTrafficPolicy(bytes: Uint8Array): TrafficPolicy {
   const wire = policyWire.TrafficPolicy.decode(bytes);
   return Object.freeze({
     workload: wire.workload,
-    inbound: switchFromWire(wire.inbound, wire.workload),
-    inboundPorts: new Map(
-      Object.entries(wire.inboundPorts).map(([port, tlsSwitch]) => [Number(port), switchFromWire(tlsSwitch, wire.workload)]),
-    ),
+    ...switchesFromWire(wire, wire.workload),
     outbound: outboundFromWire(wire.outboundTrafficPolicy, wire.workload),
+    clientTls: wire.clientTls.map(ruleFromWire),
+    rootClientTls: wire.rootClientTls.map(ruleFromWire),
+    announced: wire.announced === undefined ? undefined : switchesFromWire(wire.announced, wire.workload),
+    shadow: wire.shadow === undefined ? undefined : switchesFromWire(wire.shadow, wire.workload),
+    trustDomainAliases: wire.trustDomainAliases,
   });
+}
+
+function switchesToWire({ inbound, inboundPorts }: InboundSwitches): policyWire.InboundSwitches {
+  return {
+    inbound: switchToWire(inbound),
+    inboundPorts: Object.fromEntries([...inboundPorts].map(([port, tlsSwitch]) => [port, switchToWire(tlsSwitch)])),
+  };
+}
+
+function switchesFromWire(wire: policyWire.InboundSwitches, workload: string): InboundSwitches {
+  return {
+    inbound: switchFromWire(wire.inbound, workload),
+    inboundPorts: new Map(
+      Object.entries(wire.inboundPorts).map(([port, tlsSwitch]) => [Number(port), switchFromWire(tlsSwitch, workload)]),
+    ),
+  };
+}
+
+const SERVICE_POLICY = 'handfast.policy.v1.ServicePolicy';
+
+function servicePolicyToWire({ fromRoot, ...clientTls }: ServiceClientTls): workloadWire.Extension {
+  const value = policyWire.ServicePolicy.encode({ clientTls: settingsToWire(clientTls), fromRootNamespace: fromRoot }).finish();
+  return { name: SERVICE_POLICY, config: { typeUrl: typeUrls.servicePolicy, value: Buffer.from(value) } };
+}
+
+/** Extensions of others are theirs. */
+function servicePolicyFromWire(extensions: readonly workloadWire.Extension[]): ServiceClientTls | undefined {
+  const config = extensions.find(({ config }) => config?.typeUrl === typeUrls.servicePolicy)?.config;
+  const told = config === undefined ? undefined : policyWire.ServicePolicy.decode(config.value);
+  return told?.clientTls === undefined ? undefined : { ...settingsFromWire(told.clientTls), fromRoot: told.fromRootNamespace };
 }
 
 function switchToWire(tlsSwitch: TlsSwitch): policyWire.TlsSwitch {

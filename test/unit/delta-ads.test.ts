@@ -4,183 +4,18 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, describe, test } from 'node:test';
-import { type ClientDuplexStream, credentials, type Server, type ServiceError, status } from '@grpc/grpc-js';
+import { describe, test } from 'node:test';
+import { status } from '@grpc/grpc-js';
 import { runDeltaAdsClient } from '../../src/discovery/delta-ads-client.ts';
-import { type DeltaServerOptions, type DeltaStream, serveDeltaStream } from '../../src/discovery/delta-server.ts';
+import type { DeltaStream } from '../../src/discovery/delta-server.ts';
 import { ResourceCache, type ResourceChange } from '../../src/discovery/resource-cache.ts';
-import { Snapshot } from '../../src/snapshot.ts';
-import { AggregatedDiscoveryServiceClient, AggregatedDiscoveryServiceService } from '../../src/wire/gen/envoy/service/discovery/v3/ads.ts';
+import { AggregatedDiscoveryServiceService } from '../../src/wire/gen/envoy/service/discovery/v3/ads.ts';
 import type { DeltaDiscoveryRequest, DeltaDiscoveryResponse } from '../../src/wire/gen/envoy/service/discovery/v3/discovery.ts';
 import { newServer, stopServer } from '../../src/wire/grpc.ts';
 import { listenUnix } from '../../src/wire/grpc-listener.ts';
 import { unixTarget } from '../../src/wire/grpc-target.ts';
+import { A, B, cleanups, Events, names, rawClient, recordingLog, resources, serve, startClient } from '../support/ads-rig.ts';
 
-const [A, B] = ['type.googleapis.com/a', 'type.googleapis.com/b'] as const;
-const cleanups: (() => unknown)[] = [];
-afterEach(async () => {
-  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
-});
-
-/** Things that happen, in order, and a way to wait for the next of them. */
-class Events<T> {
-  readonly all: T[] = [];
-  #wake: (() => void)[] = [];
-
-  push(event: T): void {
-    this.all.push(event);
-    for (const wake of this.#wake.splice(0)) wake();
-  }
-
-  /** The events once the condition holds; the test's own deadline bounds the wait. */
-  async until(holds: (all: readonly T[]) => boolean): Promise<readonly T[]> {
-    while (!holds(this.all)) await new Promise<void>((resolve) => this.#wake.push(resolve));
-    return this.all;
-  }
-
-  count(count: number): Promise<readonly T[]> {
-    return this.until((all) => all.length >= count);
-  }
-}
-
-interface Logged {
-  readonly fields: Readonly<Record<string, unknown>>;
-  readonly message: string;
-}
-
-function recordingLog(): {
-  log: { info(fields: object, message: string): void; warn(fields: object, message: string): void };
-  lines: Events<Logged>;
-} {
-  const lines = new Events<Logged>();
-  const write = (fields: object, message: string) => lines.push({ fields: { ...fields }, message });
-  return { log: { info: write, warn: write }, lines };
-}
-
-const resources = (of: Readonly<Record<string, string>>) => new Map(Object.entries(of).map(([name, text]) => [name, Buffer.from(text)]));
-
-interface ServerRig {
-  readonly address: string;
-  readonly cache: ResourceCache;
-  /** As the server reads and writes them. */
-  readonly requests: Events<DeltaDiscoveryRequest>;
-  readonly responses: Events<DeltaDiscoveryResponse>;
-  readonly streams: Events<DeltaStream>;
-  readonly serverLog: Events<Logged>;
-}
-
-async function serve(
-  path?: string,
-  cache = new ResourceCache(),
-  rules: Partial<DeltaServerOptions> & { whenLeft?: (left: () => void) => void } = {},
-): Promise<ServerRig & { path: string; server: Server; stop(): Promise<void> }> {
-  let socket = path;
-  if (socket === undefined) {
-    const dir = mkdtempSync(join(tmpdir(), 'handfast-ads-'));
-    cleanups.push(() => rmSync(dir, { recursive: true, force: true }));
-    socket = join(dir, 'ads.sock');
-  }
-  const [requests, responses, streams] = [
-    new Events<DeltaDiscoveryRequest>(),
-    new Events<DeltaDiscoveryResponse>(),
-    new Events<DeltaStream>(),
-  ];
-  const { log, lines } = recordingLog();
-  const server = newServer();
-  server.addService(AggregatedDiscoveryServiceService, {
-    deltaAggregatedResources: (call: DeltaStream) => {
-      const write = call.write.bind(call);
-      // Seen before it goes out; the pipeline itself is untouched.
-      call.write = (response: DeltaDiscoveryResponse, whenLeft: (error?: Error | null) => void) => {
-        responses.push(response);
-        return write(response, () => (rules.whenLeft ?? ((left) => left()))(whenLeft));
-      };
-      serveDeltaStream(call, { ...rules, view: cache, peer: 'test', log });
-      call.on('data', (request: DeltaDiscoveryRequest) => requests.push(request));
-      streams.push(call);
-    },
-  });
-  const listener = await listenUnix({ server, path: socket, mode: 0o600, takeOver: false, onRefused: () => undefined });
-  const stop = async () => {
-    await listener.close();
-    await stopServer(server, 10);
-  };
-  cleanups.push(stop);
-  return { address: `unix:${socket}`, path: socket, server, stop, cache, requests, responses, streams, serverLog: lines };
-}
-
-interface ClientRig {
-  readonly applied: Events<{ typeUrl: string; upserts: Record<string, string>; removed: readonly string[] }>;
-  readonly clientLog: Events<Logged>;
-  readonly token: Snapshot<string>;
-}
-
-/** Our client; `refuse` says why a change cannot be used. */
-function startClient(
-  rig: { address: string },
-  options: { refuse?: (change: ResourceChange) => string | undefined; typeUrls?: readonly string[] } = {},
-): ClientRig {
-  const stopping = new AbortController();
-  const applied: ClientRig['applied'] = new Events();
-  const token = new Snapshot('first');
-  const { log, lines } = recordingLog();
-  const running = runDeltaAdsClient({
-    target: unixTarget(rig.address),
-    nodeId: 'node-1',
-    token,
-    typeUrls: options.typeUrls ?? [A],
-    apply: (typeUrl, change) => {
-      const reason = options.refuse?.(change);
-      if (reason !== undefined) throw new Error(reason);
-      const upserts = Object.fromEntries([...change.upserts].map(([name, value]) => [name, Buffer.from(value).toString()]));
-      applied.push({ typeUrl, upserts, removed: change.removed });
-    },
-    log,
-    signal: stopping.signal,
-  });
-  cleanups.push(async () => {
-    stopping.abort();
-    await running;
-  });
-  return { applied, clientLog: lines, token };
-}
-
-/** A client that says only what the test says. */
-function rawClient(rig: { address: string }): {
-  received: Events<DeltaDiscoveryResponse>;
-  ended: Promise<ServiceError>;
-  send(fields: Partial<DeltaDiscoveryRequest>): void;
-} {
-  const client = new AggregatedDiscoveryServiceClient(rig.address, credentials.createInsecure());
-  const call: ClientDuplexStream<DeltaDiscoveryRequest, DeltaDiscoveryResponse> = client.deltaAggregatedResources();
-  const received = new Events<DeltaDiscoveryResponse>();
-  call.on('data', (response: DeltaDiscoveryResponse) => received.push(response));
-  const ended = new Promise<ServiceError>((resolve) => call.on('error', resolve));
-  cleanups.push(() => {
-    call.cancel();
-    client.close();
-  });
-  return {
-    received,
-    ended,
-    send: (fields) =>
-      call.write({
-        node: undefined,
-        typeUrl: A,
-        resourceNamesSubscribe: [],
-        resourceNamesUnsubscribe: [],
-        initialResourceVersions: {},
-        responseNonce: '',
-        errorDetail: undefined,
-        ...fields,
-      }),
-  };
-}
-
-const names = (response: DeltaDiscoveryResponse | undefined) => ({
-  resources: (response?.resources ?? []).map(({ name }) => name).sort(),
-  removed: [...(response?.removedResources ?? [])].sort(),
-});
 const opts = { timeout: 10_000 };
 
 describe('client and server together', opts, () => {
@@ -339,6 +174,47 @@ describe('client and server together', opts, () => {
     rig.cache.replace(A, resources({ policy: 'STRICT', other: 'mended' }));
     await applied.count(2);
     assert.deepEqual(applied.all[1]?.upserts, { policy: 'STRICT', other: 'mended' });
+  });
+
+  test('what was good in a refused response is not forgotten over a change of something else', opts, async () => {
+    const rig = await serve();
+    rig.cache.replace(A, resources({ x: '1', y: '1', z: '1' }));
+    const { received, send } = rawClient(rig);
+    send({});
+    const responses = async (count: number) => (await received.count(count))[count - 1];
+    const ack = async (count: number) => send({ responseNonce: (await responses(count))?.nonce ?? '' });
+    await ack(1);
+    rig.cache.apply(A, { upserts: resources({ x: 'STRICT', y: 'bad' }), removed: ['z'] });
+    const no = { code: 3, message: 'y is bad', details: [] };
+    send({ responseNonce: (await responses(2))?.nonce ?? '', errorDetail: no });
+    await rig.serverLog.count(1);
+    // Asked for again: not what was refused, which waits for a change.
+    send({ resourceNamesSubscribe: ['*', 'other'] });
+    rig.cache.apply(A, { upserts: resources({ other: '1' }), removed: [] });
+    const third = await responses(3);
+    assert.deepEqual(names(third), { resources: ['other', 'x', 'y'], removed: ['z'] });
+    send({ responseNonce: third?.nonce ?? '', errorDetail: no });
+    rig.cache.apply(A, { upserts: resources({ y: '2' }), removed: [] });
+    assert.deepEqual(names(await responses(4)), { resources: ['other', 'x', 'y'], removed: ['z'] });
+    await ack(4);
+    rig.cache.apply(A, { upserts: resources({ y: '3' }), removed: [] });
+    assert.deepEqual(names(await responses(5)), { resources: ['y'], removed: [] });
+  });
+
+  test('a name asked for while others are refused does not make the server forget them', opts, async () => {
+    const rig = await serve();
+    rig.cache.replace(A, resources({ x: 'bad', asked: '1' }));
+    const { received, send } = rawClient(rig);
+    send({ resourceNamesSubscribe: ['x'] });
+    const [first] = await received.count(1);
+    send({ responseNonce: first?.nonce ?? '', errorDetail: { code: 3, message: 'x is bad', details: [] } });
+    send({ resourceNamesSubscribe: ['asked'] });
+    const second = (await received.count(2))[1];
+    assert.deepEqual(names(second), { resources: ['asked'], removed: [] });
+    send({ responseNonce: second?.nonce ?? '' });
+    await rig.requests.count(4);
+    rig.cache.apply(A, { upserts: resources({ asked: '2' }), removed: [] });
+    assert.deepEqual(names((await received.count(3))[2]), { resources: ['asked', 'x'], removed: [] });
   });
 
   test('a correction that came before the refusal goes out behind it', opts, async () => {
@@ -581,11 +457,15 @@ describe('the client, from a server of another make', opts, () => {
     removedResources: [],
     ...fields,
   });
-  const resource = (name: string, typeUrl: string) => ({ name, version: 'v', aliases: [], resource: { typeUrl, value: Buffer.from('1') } });
+  const resource = (name: string, typeUrl: string, value = '1') => ({
+    ...{ name, version: 'v', aliases: [] },
+    resource: { typeUrl, value: Buffer.from(value) },
+  });
 
   const bad: Readonly<Record<string, readonly [Partial<DeltaDiscoveryResponse>, RegExp]>> = {
     'a type that was not asked for': [{ typeUrl: B, resources: [resource('x', B)] }, /not asked for/],
     'a resource of another type inside': [{ resources: [resource('ok', A), resource('x', B)] }, /resource x is not a/],
+    'one name twice with different contents': [{ resources: [resource('x', A), resource('x', A, '2')] }, /resource x stands twice/],
     'a resource without a body': [{ resources: [{ name: 'x', version: 'v', aliases: [], resource: undefined }] }, /resource x/],
   };
   for (const [name, [fields, says]] of Object.entries(bad)) {
@@ -606,6 +486,14 @@ describe('the client, from a server of another make', opts, () => {
       assert.equal(ack?.errorDetail, undefined);
     });
   }
+
+  test('one name twice with the same contents is one', opts, async () => {
+    const rig = await byHand();
+    const { applied } = startClient(rig);
+    const [call] = await rig.calls.count(1);
+    call?.write(response({ resources: [resource('x', A), resource('x', A)] }));
+    assert.deepEqual(await applied.count(1), [{ typeUrl: A, upserts: { x: '1' }, removed: [] }]);
+  });
 
   test('a stream that the server ends is opened again, and what was applied is not taken back', opts, async () => {
     const rig = await byHand();

@@ -47,12 +47,15 @@ test('versions follow the bytes: equal bytes have equal versions, also in anothe
   assert.equal(version(one, 'a'), before);
 });
 
-test('a snapshot that somebody reads does not change under him', () => {
+test('subscribers hear which names changed, and nothing where nothing did', () => {
   const cache = new ResourceCache();
-  cache.replace(TYPE, all({ a: '1' }));
-  const before = cache.resources(TYPE);
-  cache.apply(TYPE, { upserts: all({ b: '2' }), removed: ['a'] });
-  assert.deepEqual([...(before?.keys() ?? [])], ['a']);
+  const heard: (readonly string[])[] = [];
+  cache.subscribe((_type, names) => heard.push(names));
+  cache.replace(TYPE, all({ a: '1', b: '1' }));
+  cache.apply(TYPE, { upserts: all({ a: '1', b: '2', c: '3' }), removed: ['d'] });
+  cache.apply(TYPE, { upserts: all({ c: '3' }), removed: ['d'] });
+  cache.apply(TYPE, { upserts: all({ b: '2' }), removed: ['a', 'b'] });
+  assert.deepEqual(heard, [['a', 'b'], ['b', 'c'], ['a']]);
 });
 
 test('subscribers hear the type of every change, until they stop; one that stops itself does not cost another its turn', () => {

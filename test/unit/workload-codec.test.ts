@@ -9,7 +9,7 @@ import {
   encodeTrafficPolicy,
   encodeWorkload,
 } from '../../src/discovery/workload-codec.ts';
-import type { Service, TrafficPolicy, Workload } from '../../src/policy/model.ts';
+import type { ClientTls, InboundSwitches, Service, TrafficPolicy, Workload } from '../../src/policy/model.ts';
 import { parseSpiffeId } from '../../src/spiffe/spiffe-id.ts';
 import * as policyWire from '../../src/wire/gen/handfast/policy/v1/traffic_policy.ts';
 import * as workloadWire from '../../src/wire/gen/istio/workload/workload.ts';
@@ -33,6 +33,7 @@ const workload: Workload = {
     ],
     ['foo/other.foo.svc.cluster.local', []],
   ]),
+  authorizationPolicies: ['foo/canary~allow'],
 };
 const service: Service = {
   key: 'foo/sleep.foo.svc.cluster.local',
@@ -42,7 +43,18 @@ const service: Service = {
   addresses: ['10.96.0.1', 'fd00:96::1'],
   ports: [{ servicePort: 80, targetPort: 8080 }],
   subjectAltNames: ['spiffe://cluster.local/ns/foo/sa/other'],
+  clientTls: undefined,
 };
+const simple: ClientTls = {
+  mode: 'SIMPLE',
+  subjectAltNames: ['api.example.com'],
+  sni: 'api.example.com',
+  clientCertificate: undefined,
+  privateKey: undefined,
+  caCertificates: '/etc/ca.pem',
+  source: 'DestinationRule foo/api',
+};
+const mutual: ClientTls = { ...simple, mode: 'MUTUAL', clientCertificate: '/c.pem', privateKey: '/k.pem', sni: undefined };
 const policy: TrafficPolicy = {
   workload: workload.uid,
   inbound: { mode: 'STRICT', source: 'PeerAuthentication foo/strict' },
@@ -51,7 +63,60 @@ const policy: TrafficPolicy = {
     [65535, { mode: 'PERMISSIVE', source: 'x' }],
   ]),
   outbound: 'REGISTRY_ONLY',
+  announced: undefined,
+  shadow: undefined,
+  clientTls: [],
+  rootClientTls: [],
+  trustDomainAliases: [],
 };
+
+describe('round trips of the client side', () => {
+  const settings = {
+    tls: simple,
+    ports: new Map([
+      [443, mutual],
+      [80, undefined],
+    ]),
+  };
+  test("a service's settings", () => {
+    for (const fromRoot of [false, true]) {
+      const { value } = decodeAddress(encodeService({ ...service, clientTls: { ...settings, fromRoot } }));
+      assert.deepEqual(value, { ...service, clientTls: { ...settings, fromRoot } });
+    }
+  });
+  test("a workload's rules, what is announced, what is in dry-run, and aliases", () => {
+    const strict: InboundSwitches = {
+      inbound: { mode: 'STRICT', source: 'x' },
+      inboundPorts: new Map([[80, { mode: 'DISABLE', source: 'y' }]]),
+    };
+    const whole: TrafficPolicy = {
+      ...policy,
+      announced: strict,
+      shadow: strict,
+      clientTls: [
+        { host: '*.foo', ...settings },
+        { host: 'api', tls: undefined, ports: new Map() },
+      ],
+      rootClientTls: [{ host: '*', ...settings }],
+      trustDomainAliases: ['old.example'],
+    };
+    assert.deepEqual(decodeTrafficPolicy(encodeTrafficPolicy(whole)), whole);
+  });
+  test('a mode that this build does not know is refused, wherever it stands', () => {
+    const odd = { ...policyWire.ClientTls.decode(Buffer.alloc(0)), mode: 9 as policyWire.ClientTlsMode, source: 'DestinationRule foo/x' };
+    const bytes = (settings: Partial<policyWire.ClientTlsSettings>) =>
+      policyWire.TrafficPolicy.encode({
+        ...policyWire.TrafficPolicy.decode(encodeTrafficPolicy(policy)),
+        clientTls: [{ host: 'h', settings: { tls: undefined, ports: [], ...settings } }],
+      }).finish();
+    for (const bad of [{ tls: odd }, { ports: [{ port: 1, tls: odd }] }])
+      assert.throws(() => decodeTrafficPolicy(bytes(bad)), {
+        code: 'OBJECT_INVALID',
+        message: /DestinationRule foo\/x: unknown client TLS mode/,
+      });
+    assert.deepEqual(decodeTrafficPolicy(bytes({})).clientTls, [{ host: 'h', tls: undefined, ports: new Map() }]);
+  });
+});
 
 describe('round trips', () => {
   const workloads: Readonly<Record<string, Workload>> = {
@@ -100,8 +165,9 @@ describe('what istiod sends', () => {
     return value as Workload;
   };
 
-  test('an empty trust domain is cluster.local, an empty service account is default', () => {
-    assert.equal(read({ trustDomain: '', serviceAccount: '' }).identity.uri, 'spiffe://cluster.local/ns/foo/sa/default');
+  test('an empty trust domain is cluster.local, an empty service account is nobody', () => {
+    assert.equal(read({ trustDomain: '', serviceAccount: 'default' }).identity?.uri, 'spiffe://cluster.local/ns/foo/sa/default');
+    assert.equal(read({ trustDomain: '', serviceAccount: '' }).identity, undefined);
   });
 
   test('HBONE, the older mTLS, and a tunnel of the future are all in the mesh: never plaintext by accident', () => {
