@@ -20,6 +20,7 @@ export function connectionRecord(known: Known, of: { ending: Ending; application
     modeSource: known.tlsSwitch?.source,
     transport: known.transport,
     ...of.ending,
+    shadow: known.shadow?.allowed === false ? { code: known.shadow.code, reason: known.shadow.reason } : undefined,
     // Seen from the application: what it was sent, what it sent.
     bytesToApplication: of.application?.bytesWritten ?? 0,
     bytesFromApplication: of.application?.bytesRead ?? 0,

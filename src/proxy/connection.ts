@@ -1,9 +1,10 @@
 // What is known of a connection at each step of its way. A step takes one of these and returns a richer one.
 
 import type { Socket } from 'node:net';
-import type { Transport } from '../policy/decide.ts';
+import type { OutboundTransport, Transport } from '../policy/decide.ts';
 import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
 import type { Endpoint, TlsSwitch, TrafficPolicy, Workload } from '../policy/model.ts';
+import type { Verdict } from '../policy/verdict.ts';
 import type { VerifiedPeer } from '../spiffe/verify-peer.ts';
 
 export type Direction = 'inbound' | 'outbound';
@@ -36,10 +37,14 @@ export interface Known extends Accepted {
   readonly tlsSwitch?: TlsSwitch;
   /** How the mode was reached when no switch of ours decided: `not in the mesh`, `ALLOW_ANY`. */
   readonly mode?: string;
-  readonly transport?: Transport;
+  readonly transport?: Transport | OutboundTransport;
   readonly upstream?: Endpoint;
   readonly service?: string;
   /** Who the sidecar speaks for, and who the other side has proven to be. */
   readonly ownId?: string;
   readonly peer?: VerifiedPeer;
+  /** What the registry has at the other side's address. No proof of who that is. */
+  readonly registered?: Workload;
+  /** A refusal that what is in dry-run would have given. */
+  readonly shadow?: Verdict;
 }

@@ -4,12 +4,14 @@ import type { Socket } from 'node:net';
 import { HandfastError, messageOf } from '../errors.ts';
 import { type DialOptions, DialTimeout, dial } from '../net/dial.ts';
 import type { LocalAddresses } from '../net/local-addresses.ts';
-import { decideRevocation, type Verdict } from '../policy/decide.ts';
+import { decideRevocation, decideTrust } from '../policy/decide.ts';
 import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
 import type { Endpoint, TrafficPolicy, Workload } from '../policy/model.ts';
+import type { Judgement, Verdict } from '../policy/verdict.ts';
 import type { Snapshot } from '../snapshot.ts';
 import { type RevocationList, revocationOf } from '../spiffe/crl.ts';
 import type { Identity } from '../spiffe/identity.ts';
+import type { TrustBundles } from '../spiffe/trust-bundle.ts';
 import type { Terminator } from '../tls/terminate.ts';
 import type { Governed, Located } from './connection.ts';
 import { show } from './connection-record.ts';
@@ -80,13 +82,18 @@ export function selfIn(
   const policy = mesh.policies.get(self.uid);
   if (policy === undefined) throw new HandfastError('NO_POLICY', `no policy for pod ${podNamespace}/${podName} yet`);
   const own = identity.current?.svid.id.uri;
-  if (own !== undefined && own !== self.identity.uri) {
+  if (own !== undefined && own !== self.identity?.uri) {
     throw new HandfastError(
       'IDENTITY_MISMATCH',
-      `the registry has pod ${podNamespace}/${podName} as ${self.identity.uri}, but its token proves ${own}`,
+      `the registry has pod ${podNamespace}/${podName} as ${self.identity?.uri ?? 'nobody'}, but its token proves ${own}`,
     );
   }
   return { self, policy };
+}
+
+/** Whom the sidecar speaks for, as records have it. */
+export function ownIdOf({ self }: Pick<Governed, 'self'>): { ownId?: string } {
+  return self.identity === undefined ? {} : { ownId: self.identity.uri };
 }
 
 /** Identity and revocation list for a handshake now. Throws NO_IDENTITY when one has not arrived, or the certificate has expired or is revoked itself. */
@@ -126,7 +133,7 @@ export function enforce(verdict: Verdict): void {
 }
 
 /** A verdict on an open connection, also where the way to it throws. */
-export function judging(judge: () => Verdict): Verdict {
+export function judging(judge: () => Judgement): Judgement {
   try {
     return judge();
   } catch (error) {
@@ -139,12 +146,18 @@ export function judging(judge: () => Verdict): Verdict {
 /** Has the connection judged by every later snapshot, beginning with what came while it was still on its way. */
 export function judgeFromNowOn(
   tracked: Tracked,
-  of: { context: PipelineContext; judgedBy: MeshSnapshot; judge: (mesh: MeshSnapshot) => Verdict },
+  of: { context: PipelineContext; judgedBy: MeshSnapshot; verifiedBy?: TrustBundles; judge: (mesh: MeshSnapshot) => Judgement },
 ): void {
   tracked.rejudge = of.judge;
   const latest = of.context.mesh.current;
   const { peer } = tracked.known;
-  const revocations = of.context.revocations.current;
-  if (peer !== undefined && revocations !== undefined) enforce(decideRevocation(peer, revocations));
-  if (latest !== undefined && latest !== of.judgedBy) enforce(of.judge(latest));
+  const { revocations, identity } = of.context;
+  if (peer !== undefined && revocations.current !== undefined) enforce(decideRevocation(peer, revocations.current));
+  if (peer !== undefined && identity.current !== undefined && identity.current.bundles !== of.verifiedBy)
+    enforce(decideTrust(peer, identity.current.bundles));
+  if (latest === undefined || latest === of.judgedBy) return;
+  const judgement = of.judge(latest);
+  if (judgement.allowed === false) throw new HandfastError(judgement.code, judgement.reason);
+  // It was begun in good faith and is still taken: it drains like the others.
+  if (judgement.allowed === 'drain') tracked.judgeAgain(latest);
 }

@@ -4,14 +4,16 @@ import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { HandfastError } from '../errors.ts';
 import { type Sniffed, sniff } from '../net/sniff.ts';
-import { decideInbound, type Transport, type Verdict } from '../policy/decide.ts';
+import { type Arrival, decideArrival, decideShadow, type Transport } from '../policy/decide.ts';
 import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
 import { switchFor, type TlsSwitch } from '../policy/model.ts';
+import type { Judgement } from '../policy/verdict.ts';
+import type { TrustBundles } from '../spiffe/trust-bundle.ts';
 import type { VerifiedPeer } from '../spiffe/verify-peer.ts';
 import { isMeshAlpn } from '../tls/alpn.ts';
 import type { Governed, Known } from './connection.ts';
 import { show } from './connection-record.ts';
-import { dialUpstream, enforce, govern, judgeFromNowOn, judging, locate, type PipelineContext, selfIn } from './context.ts';
+import { dialUpstream, enforce, govern, judgeFromNowOn, judging, locate, ownIdOf, type PipelineContext, selfIn } from './context.ts';
 import type { Tracked } from './tracked.ts';
 
 /** A ClientHello with post-quantum key shares is about 1.8 KB; nobody needs this much. */
@@ -22,6 +24,8 @@ interface Admitted {
   readonly transport: Transport;
   readonly stream: Duplex;
   readonly peer?: VerifiedPeer;
+  /** The bundles its certificate was verified by. */
+  readonly verifiedBy?: TrustBundles;
   /** Already dialled, where the application was asked to speak first. */
   readonly application?: Socket;
 }
@@ -56,7 +60,7 @@ export async function inbound(socket: Socket, context: PipelineContext): Promise
 /** The switch that holds for the destination's port. */
 function judge(tracked: Tracked, governed: Governed): Judged {
   const tlsSwitch = switchFor(governed.policy, governed.originalDestination.port);
-  return tracked.note({ ...governed, tlsSwitch, upstream: governed.originalDestination, ownId: governed.self.identity.uri });
+  return tracked.note({ ...governed, tlsSwitch, upstream: governed.originalDestination, ...ownIdOf(governed) });
 }
 
 async function admit(tracked: Tracked, judged: Judged, context: PipelineContext): Promise<Admitted> {
@@ -74,8 +78,8 @@ async function admit(tracked: Tracked, judged: Judged, context: PipelineContext)
 
 async function terminate(tracked: Tracked, judged: Judged, context: PipelineContext): Promise<Admitted> {
   tracked.note({ ...judged, transport: 'mtls' });
-  const { socket, peer } = await context.terminator.terminate(judged.socket);
-  return { transport: 'mtls', stream: tracked.own(socket, judged.socket), peer };
+  const { socket, peer, verifiedBy } = await context.terminator.terminate(judged.socket);
+  return { transport: 'mtls', stream: tracked.own(socket, judged.socket), peer, verifiedBy };
 }
 
 /** STRICT needs no ALPN to decide, but plaintext should be told from a failed handshake in the record. */
@@ -128,15 +132,33 @@ async function sniffFirst(judged: Judged, context: PipelineContext, wait: { sile
 /** Our verdict, before the application hears a byte; and the same verdict again whenever the mesh changes. */
 function settle(tracked: Tracked, judged: Judged, admitted: Admitted, context: PipelineContext): Duplex {
   const { transport, peer, stream } = admitted;
-  const known: Known = { ...judged, transport };
+  const arrival: Arrival = {
+    transport,
+    peer: peer?.id,
+    sourceIp: judged.downstream.address,
+    destination: judged.originalDestination,
+  };
+  const { mesh, self, policy } = judged;
+  const authorizations = mesh.authorizations.of(self);
+  const shadow = decideShadow(arrival, { policy, authorizations });
+  const registered = mesh.registry.workloadAt(judged.downstream.address);
+  const known: Known = { ...judged, transport, ...(shadow.allowed ? {} : { shadow }), ...(registered === undefined ? {} : { registered }) };
   tracked.note(peer === undefined ? known : { ...known, peer });
-  enforce(decideInbound(judged.tlsSwitch, transport));
-  judgeFromNowOn(tracked, { context, judgedBy: judged.mesh, judge: (mesh) => rejudge(mesh, { judged, transport, context }) });
+  enforce(decideArrival(arrival, { switches: policy, authorizations }));
+  judgeFromNowOn(tracked, {
+    context,
+    judgedBy: mesh,
+    ...(admitted.verifiedBy === undefined ? {} : { verifiedBy: admitted.verifiedBy }),
+    judge: (next) => rejudge(next, { arrival, context }),
+  });
   return stream;
 }
 
-function rejudge(mesh: MeshSnapshot, of: { judged: Judged; transport: Transport; context: PipelineContext }): Verdict {
-  return judging(() => decideInbound(switchFor(selfIn(mesh, of.context).policy, of.judged.originalDestination.port), of.transport));
+function rejudge(mesh: MeshSnapshot, of: { arrival: Arrival; context: PipelineContext }): Judgement {
+  return judging(() => {
+    const { self, policy } = selfIn(mesh, of.context);
+    return decideArrival(of.arrival, { switches: policy, authorizations: mesh.authorizations.of(self) });
+  });
 }
 
 function dialApplication(tracked: Tracked, judged: Judged, context: PipelineContext): Promise<Socket> {

@@ -3,17 +3,17 @@
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { HandfastError } from '../errors.ts';
-import { decideOutbound, type Verdict } from '../policy/decide.ts';
+import type { OutboundDecision } from '../policy/decide.ts';
 import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
-import type { Endpoint } from '../policy/model.ts';
 import type { WorkloadEndpoint } from '../policy/registry.ts';
-import { allowedIdentities, decideSecureNaming } from '../policy/secure-naming.ts';
-import type { VerifiedPeer } from '../spiffe/verify-peer.ts';
+import { allowedIdentities } from '../policy/secure-naming.ts';
 import { originate } from '../tls/originate.ts';
-import type { Governed } from './connection.ts';
+import { originateOutside } from '../tls/originate-outside.ts';
+import type { Governed, Known } from './connection.ts';
 import { show } from './connection-record.ts';
-import { dialUpstream, govern, judgeFromNowOn, judging, locate, type PipelineContext, selfIn, usableIdentity } from './context.ts';
-import { route, unknownDestination } from './resolve.ts';
+import { dialUpstream, govern, judgeFromNowOn, locate, ownIdOf, type PipelineContext, usableIdentity } from './context.ts';
+import { decideFor, rejudgeProven, rejudgeUnknown, rejudgeUnproven } from './outbound-judgement.ts';
+import { route } from './resolve.ts';
 import type { Tracked } from './tracked.ts';
 
 /** A service with many dead endpoints must not hold a client for long. */
@@ -55,13 +55,13 @@ async function passThrough(tracked: Tracked, governed: Governed, context: Pipeli
     mode: 'ALLOW_ANY',
     transport: 'plaintext',
     upstream: governed.originalDestination,
-    ownId: governed.self.identity.uri,
+    ...ownIdOf(governed),
   });
   const stream = await dialUpstream(tracked, { host: address, port, timeoutMs: context.settings.dialTimeoutMs });
   judgeFromNowOn(tracked, {
     context,
     judgedBy: governed.mesh,
-    judge: (mesh) => rejudgePlaintext(mesh, { upstream: governed.originalDestination, registered: false, context }),
+    judge: (mesh) => rejudgeUnknown(mesh, { upstream: governed.originalDestination, context }),
   });
   return { stream, release: () => undefined };
 }
@@ -94,73 +94,53 @@ async function reachEndpoint(
 ): Promise<Duplex> {
   const { endpoint, context } = to;
   const { workload, service, address, port } = endpoint;
-  const { transport, mode } = decideOutbound({ workload, port, policy: governed.mesh.policies.get(workload.uid) });
+  const decision = decideFor(endpoint, governed);
   const upstream = { address, port };
-  const known = tracked.note({
+  const known: Known = tracked.note({
     ...governed,
-    mode,
-    transport,
+    mode: decision.mode,
+    transport: decision.transport,
     upstream,
-    ownId: governed.self.identity.uri,
+    registered: workload,
+    ...ownIdOf(governed),
     ...(service === undefined ? {} : { service: service.key }),
   });
-  const usable = transport === 'mtls' ? usableIdentity(context) : undefined;
+  const usable = decision.transport === 'mtls' ? usableIdentity(context) : undefined;
   const raw = await dialUpstream(tracked, { host: address, port, timeoutMs: context.settings.dialTimeoutMs });
-  if (usable === undefined) {
-    judgeFromNowOn(tracked, {
-      context,
-      judgedBy: governed.mesh,
-      judge: (mesh) => rejudgePlaintext(mesh, { upstream, registered: true, context }),
-    });
-    return raw;
-  }
-
   const destination = service === undefined ? show(upstream) : `${service.hostname} at ${show(upstream)}`;
+  if (usable === undefined) {
+    const stream = decision.transport === 'tls' ? await reachOutside(tracked, raw, { endpoint, decision, destination, context }) : raw;
+    const judge = (mesh: MeshSnapshot) => rejudgeUnproven(mesh, { endpoint, decision, context });
+    judgeFromNowOn(tracked, { context, judgedBy: governed.mesh, judge });
+    return stream;
+  }
   const { socket, peer } = await originate(raw, {
     ...usable,
-    allowed: allowedIdentities(endpoint),
+    allowed: allowedIdentities(endpoint, { tls: decision.tls, client: governed.policy }),
     destination,
-    serverName: service === undefined ? undefined : serverName(governed, endpoint),
+    serverName: decision.tls?.sni ?? (service === undefined ? undefined : `outbound_.${endpoint.servicePort}_._.${service.hostname}`),
     handshakeTimeoutMs: context.settings.handshakeTimeoutMs,
     now: context.now,
   });
   tracked.own(socket, raw);
   tracked.note({ ...known, peer });
-  judgeFromNowOn(tracked, { context, judgedBy: governed.mesh, judge: (mesh) => rejudge(mesh, { upstream: endpoint, peer, destination }) });
+  judgeFromNowOn(tracked, {
+    context,
+    judgedBy: governed.mesh,
+    verifiedBy: usable.identity.bundles,
+    judge: (mesh) => rejudgeProven(mesh, { endpoint, peer, destination, context }),
+  });
   return socket;
 }
 
-/** Istio's SNI: `outbound_.<service port>_._.<host>`. */
-function serverName(governed: Governed, { service, workload, port }: WorkloadEndpoint): string | undefined {
-  if (service === undefined) return undefined;
-  const ports = workload.services.get(service.key) ?? [];
-  const servicePort = ports.find((candidate) => candidate.targetPort === port)?.servicePort ?? governed.originalDestination.port;
-  return `outbound_.${servicePort}_._.${service.hostname}`;
-}
-
-/** Whether a destination may still be spoken to in plaintext: not once it is known to speak mTLS, nor unknown where only the registry may be called. */
-function rejudgePlaintext(mesh: MeshSnapshot, of: { upstream: Endpoint; registered: boolean; context: PipelineContext }): Verdict {
-  const resolution = mesh.registry.resolve(of.upstream);
-  if (resolution.kind === 'service')
-    return { allowed: false, code: 'TRANSPORT_CHANGED', reason: `${show(of.upstream)} is a service of the mesh now` };
-  if (resolution.kind === 'workload') {
-    const { workload, port } = resolution.endpoint;
-    const { transport, mode } = decideOutbound({ workload, port, policy: mesh.policies.get(workload.uid) });
-    if (transport === 'plaintext') return { allowed: true };
-    return { allowed: false, code: 'TRANSPORT_CHANGED', reason: `plaintext to ${show(of.upstream)} ended: it speaks mTLS now (${mode})` };
-  }
-  // A pod that left the registry is left alone: it is draining.
-  if (of.registered) return { allowed: true };
-  return judging(() => {
-    if (selfIn(mesh, of.context).policy.outbound === 'ALLOW_ANY') return { allowed: true };
-    throw unknownDestination(of.upstream);
-  });
-}
-
-/** Whether the server may still be who it proved to be. A pod that left the registry is left alone: it is draining. */
-function rejudge(mesh: MeshSnapshot, of: { upstream: WorkloadEndpoint; peer: VerifiedPeer; destination: string }) {
-  const resolution = mesh.registry.resolve(of.upstream);
-  if (resolution.kind !== 'workload') return { allowed: true as const };
-  const service = of.upstream.service === undefined ? undefined : mesh.registry.service(of.upstream.service.key);
-  return decideSecureNaming(allowedIdentities({ ...resolution.endpoint, service }), of.peer.id, of.destination);
+async function reachOutside(
+  tracked: Tracked,
+  raw: Socket,
+  of: { endpoint: WorkloadEndpoint; decision: OutboundDecision; destination: string; context: PipelineContext },
+): Promise<Duplex> {
+  const { tls } = of.decision;
+  if (tls === undefined) throw new HandfastError('NO_POLICY', `${of.destination}: TLS without a rule that says which`);
+  const hostname = of.endpoint.service?.hostname ?? of.endpoint.address;
+  const { handshakeTimeoutMs } = of.context.settings;
+  return tracked.own(await originateOutside(raw, { tls, hostname, destination: of.destination, handshakeTimeoutMs }), raw);
 }

@@ -12,6 +12,7 @@ import type { Endpoint } from '../policy/model.ts';
 import type { Snapshot } from '../snapshot.ts';
 import { noRevocations, type RevocationList } from '../spiffe/crl.ts';
 import type { Identity } from '../spiffe/identity.ts';
+import { sameBundles } from '../spiffe/trust-bundle.ts';
 import { chooseAlpn } from '../tls/alpn.ts';
 import { Terminator } from '../tls/terminate.ts';
 import { type PipelineContext, type PipelineSettings, selfIn, usableIdentity } from './context.ts';
@@ -75,7 +76,10 @@ export class Sidecar {
     const state = { draining: false };
 
     if (identity.current !== undefined) terminator.replace(identity.current);
-    identity.subscribe((next) => terminator.replace(next));
+    identity.subscribe((next, previous) => {
+      terminator.replace(next);
+      if (previous !== undefined && !sameBundles(previous.bundles, next.bundles)) tracker.cutUntrusted(next.bundles);
+    });
     revocations.subscribe((next) => tracker.cutRevoked(next));
     mesh.subscribe((next) => {
       tracker.rejudge(next);

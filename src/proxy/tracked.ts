@@ -4,9 +4,10 @@ import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { type ErrorCode, HandfastError, messageOf } from '../errors.ts';
 import { cut, type SpliceOutcome, splice } from '../net/splice.ts';
-import type { Verdict } from '../policy/decide.ts';
 import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
+import type { Judgement } from '../policy/verdict.ts';
 import type { Known } from './connection.ts';
+import { whenQuiet } from './when-quiet.ts';
 
 /** Failures that no policy decided. */
 const FAILURES: ReadonlySet<ErrorCode> = new Set([
@@ -18,23 +19,30 @@ const FAILURES: ReadonlySet<ErrorCode> = new Set([
   'UNAVAILABLE',
 ]);
 
-/** How a connection ended: `cut` was allowed once and is not any more, `failed` was nobody's decision. */
+/** How a connection ended: `cut` was allowed once and is not any more, `failed` was nobody's decision; one that was allowed until it was quiet has the outcome `drained`. */
 export interface Ending {
   readonly decision: 'allowed' | 'refused' | 'failed' | 'cut';
-  readonly outcome?: SpliceOutcome;
+  readonly outcome?: SpliceOutcome | 'drained';
   readonly code?: ErrorCode;
   readonly reason?: string;
 }
 
-/** Called once: with the application's side, where the connection had come so far. */
-type OnEnd = (tracked: Tracked, ending: Ending, application: Socket | undefined) => void;
+/** How long a connection that was ended at a quiet moment may take to end on either side. */
+const LINGER_MS = 5_000;
+
+export interface TrackedEvents {
+  /** Both sides are about to be joined. */
+  onJoined(tracked: Tracked): void;
+  /** Called once: with the application's side, where the connection had come so far. */
+  onEnd(tracked: Tracked, ending: Ending, application: Socket | undefined): void;
+}
 
 /** One connection's place in the tracker. `known` holds the latest facts for its record. */
 export class Tracked {
   known: Known;
   /** Judges the open connection against a newer snapshot; set once it was admitted. */
-  rejudge: ((mesh: MeshSnapshot) => Verdict) | undefined;
-  readonly #onEnd: OnEnd;
+  rejudge: ((mesh: MeshSnapshot) => Judgement) | undefined;
+  readonly #events: TrackedEvents;
   /** Each socket, and what speaks through it: itself, or the TLS on top. In the order they came, so that a reset goes out before TLS is torn down. */
   readonly #sockets = new Map<Duplex, Duplex>();
   readonly #dials = new AbortController();
@@ -42,9 +50,14 @@ export class Tracked {
   #ended = false;
   /** The plaintext side: its byte counts are the application's. */
   #application: Socket | undefined;
+  #sides: { readonly downstream: Duplex; readonly upstream: Duplex } | undefined;
+  #draining: (() => void) | undefined;
+  #lingering: NodeJS.Timeout | undefined;
+  /** Why it was ended at a quiet moment. */
+  #drained: { code: ErrorCode; reason: string } | undefined;
 
-  constructor(known: Known, onEnd: OnEnd) {
-    this.#onEnd = onEnd;
+  constructor(known: Known, events: TrackedEvents) {
+    this.#events = events;
     this.known = known;
     this.own(known.socket);
   }
@@ -72,12 +85,15 @@ export class Tracked {
   /** Joins both sides until they end. `application` is the one of the two that speaks plaintext. */
   async splice(sides: { downstream: Duplex; upstream: Duplex; application: Socket; halfCloseTimeoutMs: number }): Promise<void> {
     this.#application = sides.application;
+    this.#sides = sides;
+    this.#events.onJoined(this);
     let reset: string | undefined;
     const outcome = await splice({ ...sides, abort: () => this.#abort() }, (side, error) => {
       reset ??= `${side}: ${messageOf(error).split('\n')[0]}`;
     });
     const cut = this.#cut;
     if (cut !== undefined) this.#end({ decision: 'cut', outcome, ...cut });
+    else if (this.#drained !== undefined) this.#end({ decision: 'allowed', outcome: 'drained', ...this.#drained });
     else this.#end({ decision: 'allowed', outcome, ...(reset === undefined ? {} : { reason: reset }) });
   }
 
@@ -89,12 +105,40 @@ export class Tracked {
     else this.#end({ decision: FAILURES.has(coded.code) ? 'failed' : 'refused', code: coded.code, reason: coded.message });
   }
 
+  /** Ends an open connection that the newer snapshot does not allow. */
+  judgeAgain(mesh: MeshSnapshot): void {
+    const judgement = this.rejudge?.(mesh);
+    if (judgement?.allowed === false) this.cut(judgement.code, judgement.reason);
+    else if (judgement?.allowed === 'drain') this.#drain(judgement);
+    else this.#stopDraining();
+  }
+
   /** Ends an open connection that is not allowed any more. */
   cut(code: ErrorCode, reason: string): void {
     if (this.#ended || this.#cut !== undefined) return;
     this.#cut = { code, reason };
     this.#dials.abort();
     this.#abort();
+  }
+
+  /** Ends the connection when it is quiet, and cuts it when that does not come. A later judgement can take it back. */
+  #drain({ code, reason }: { code: ErrorCode; reason: string }): void {
+    if (this.#draining !== undefined || this.#ended || this.#cut !== undefined) return;
+    this.#draining = whenQuiet(() => this.#sides, {
+      onQuiet: (sides) => {
+        this.#drained = { code, reason };
+        sides.downstream.end();
+        sides.upstream.end();
+        // Both ends may keep their half open for as long as they like.
+        this.#lingering = setTimeout(() => this.cut(code, `${reason}; it did not end`), LINGER_MS).unref();
+      },
+      onLate: () => this.cut(code, `${reason}; it was never quiet`),
+    });
+  }
+
+  #stopDraining(): void {
+    this.#draining?.();
+    this.#draining = undefined;
   }
 
   #abort(): void {
@@ -104,8 +148,10 @@ export class Tracked {
   #end(ending: Ending): void {
     if (this.#ended) return;
     this.#ended = true;
+    this.#stopDraining();
+    clearTimeout(this.#lingering);
     // A refused peer sees a reset: neither silence nor a clean end that could pass for an answer.
     if (ending.decision !== 'allowed') this.#abort();
-    this.#onEnd(this, ending, this.#application);
+    this.#events.onEnd(this, ending, this.#application);
   }
 }

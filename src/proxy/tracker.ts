@@ -2,18 +2,26 @@
 
 import type { Socket } from 'node:net';
 import type { ErrorCode } from '../errors.ts';
+import { Ledger, type OpenConnection } from '../observe/ledger.ts';
 import type { Log } from '../observe/log.ts';
-import { decideRevocation } from '../policy/decide.ts';
+import { decideRevocation, decideTrust } from '../policy/decide.ts';
 import { canonicalIp } from '../policy/ip.ts';
 import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
 import type { Endpoint } from '../policy/model.ts';
+import type { Verdict } from '../policy/verdict.ts';
 import type { RevocationList } from '../spiffe/crl.ts';
+import type { TrustBundles } from '../spiffe/trust-bundle.ts';
+import type { VerifiedPeer } from '../spiffe/verify-peer.ts';
 import type { Direction } from './connection.ts';
 import { connectionRecord } from './connection-record.ts';
+import { sightingOf } from './sighting.ts';
 import { type Ending, Tracked } from './tracked.ts';
 
 export class ConnectionTracker {
-  readonly #open = new Set<Tracked>();
+  /** Who spoke to whom, also when it is over. */
+  readonly ledger: Ledger;
+  /** With its place in the ledger, once it is joined. */
+  readonly #open = new Map<Tracked, OpenConnection | undefined>();
   readonly #perUpstream = new Map<string, number>();
   readonly #log: Log;
   readonly #now: () => number;
@@ -23,6 +31,7 @@ export class ConnectionTracker {
   constructor(options: { log: Log; now: () => number }) {
     this.#log = options.log;
     this.#now = options.now;
+    this.ledger = new Ledger(options);
   }
 
   get size(): number {
@@ -31,10 +40,14 @@ export class ConnectionTracker {
 
   open(direction: Direction, socket: Socket): Tracked {
     const downstream = { address: canonicalIp(socket.remoteAddress ?? '0.0.0.0'), port: socket.remotePort ?? 0 };
-    const tracked = new Tracked({ id: this.#nextId++, direction, socket, downstream, openedAt: this.#now() }, (...end) =>
-      this.#finish(...end),
+    const tracked = new Tracked(
+      { id: this.#nextId++, direction, socket, downstream, openedAt: this.#now() },
+      {
+        onJoined: ({ known }) => this.#open.set(tracked, this.ledger.join(sightingOf(known))),
+        onEnd: (...end) => this.#finish(...end),
+      },
     );
-    this.#open.add(tracked);
+    this.#open.set(tracked, undefined);
     return tracked;
   }
 
@@ -56,17 +69,30 @@ export class ConnectionTracker {
 
   /** Ends what the new snapshot no longer allows. */
   rejudge(mesh: MeshSnapshot): void {
-    for (const tracked of [...this.#open]) {
-      const verdict = tracked.rejudge?.(mesh);
-      if (verdict?.allowed === false) tracked.cut(verdict.code, verdict.reason);
-    }
+    for (const tracked of [...this.#open.keys()]) tracked.judgeAgain(mesh);
   }
 
   /** Ends what was authenticated by a certificate that is revoked now. */
   cutRevoked(list: RevocationList): void {
-    for (const tracked of [...this.#open]) {
+    this.#judgePeers((peer) => decideRevocation(peer, list));
+  }
+
+  /** Ends what was authenticated by a chain to a root that is not trusted any more. */
+  cutUntrusted(bundles: TrustBundles): void {
+    // Many connections have one peer, and each walk up its chain verifies signatures.
+    const verdicts = new Map<string, Verdict>();
+    this.#judgePeers((peer) => {
+      const key = peer.certificates()[0]?.fingerprint256 ?? '';
+      const verdict = verdicts.get(key) ?? decideTrust(peer, bundles);
+      verdicts.set(key, verdict);
+      return verdict;
+    });
+  }
+
+  #judgePeers(judge: (peer: VerifiedPeer) => Verdict): void {
+    for (const tracked of [...this.#open.keys()]) {
       const { peer } = tracked.known;
-      const verdict = peer === undefined ? undefined : decideRevocation(peer, list);
+      const verdict = peer === undefined ? undefined : judge(peer);
       if (verdict?.allowed === false) tracked.cut(verdict.code, verdict.reason);
     }
   }
@@ -74,7 +100,7 @@ export class ConnectionTracker {
   /** Open connections by the certificate their peer proved itself with. */
   livePeers(): { direction: Direction; spiffeId: string; serial: string; connections: number }[] {
     const byPeer = new Map<string, { direction: Direction; spiffeId: string; serial: string; connections: number }>();
-    for (const { known } of this.#open) {
+    for (const { known } of this.#open.keys()) {
       if (known.peer === undefined) continue;
       const { direction, peer } = known;
       const key = `${direction} ${peer.serial} ${peer.id.uri}`;
@@ -98,11 +124,16 @@ export class ConnectionTracker {
 
   /** Ends every connection. */
   cutAll(code: ErrorCode, reason: string): void {
-    for (const tracked of [...this.#open]) tracked.cut(code, reason);
+    for (const tracked of [...this.#open.keys()]) tracked.cut(code, reason);
   }
 
   #finish(tracked: Tracked, ending: Ending, application: Socket | undefined): void {
+    const joined = this.#open.get(tracked);
     this.#open.delete(tracked);
+    const sighting = sightingOf(tracked.known, ending);
+    if (joined === undefined) this.ledger.note(sighting);
+    // What was joined and ended by itself is in the ledger already.
+    else joined.end(ending.decision === 'cut' ? sighting : undefined);
     const record = connectionRecord(tracked.known, { ending, application, now: this.#now() });
     if (ending.decision === 'allowed') this.#log.info(record, 'connection');
     else this.#log.warn(record, 'connection');

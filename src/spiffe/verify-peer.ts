@@ -14,6 +14,8 @@ export interface VerifiedPeer {
   readonly id: SpiffeId;
   readonly serial: string;
   readonly notAfter: number;
+  /** What it sent, leaf first: for when trust changes. */
+  certificates(): readonly X509Certificate[];
 }
 
 /** What a peer is held against. `now` in Unix milliseconds. */
@@ -27,6 +29,12 @@ export interface PeerTrust {
 export interface PeerCertificates {
   readonly leaf: X509Certificate | undefined;
   intermediates(): readonly X509Certificate[];
+}
+
+/** Whether the peer's chain ends in the bundle of its own trust domain, as bundles are now. */
+export function isStillTrusted({ id, certificates }: VerifiedPeer, bundles: TrustBundles): boolean {
+  const bundle = bundles.get(id.trustDomain);
+  return bundle !== undefined && chainsTo(certificates(), bundle);
 }
 
 /** Throws NO_CLIENT_CERTIFICATE, SPIFFE_ID_INVALID, LEAF_INVALID, TRUST_DOMAIN_UNKNOWN, CHAIN_UNTRUSTED, CERTIFICATE_EXPIRED / _NOT_YET_VALID or _REVOKED. */
@@ -47,7 +55,12 @@ export function verifyPeer(peer: PeerCertificates, trust: PeerTrust): VerifiedPe
   checkValidity(leaf, { whose: id.uri, now: trust.now });
   const revocation = revocationOf({ id, serial: leaf.serialNumber }, trust.revocations);
   if (revocation !== undefined) throw new HandfastError('CERTIFICATE_REVOKED', `${id.uri}: ${revocation}`);
-  return Object.freeze({ id, serial: leaf.serialNumber, notAfter: leaf.validToDate.getTime() });
+  return Object.freeze({
+    id,
+    serial: leaf.serialNumber,
+    notAfter: leaf.validToDate.getTime(),
+    certificates: () => [leaf, ...peer.intermediates()],
+  });
 }
 
 /** Throws CERTIFICATE_EXPIRED or CERTIFICATE_NOT_YET_VALID with both sides of the disagreement: our clock and the certificate's window. */

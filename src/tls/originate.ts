@@ -8,10 +8,10 @@ import type { RevocationList } from '../spiffe/crl.ts';
 import type { Identity } from '../spiffe/identity.ts';
 import { type VerifiedPeer, verifyPeer } from '../spiffe/verify-peer.ts';
 import { MESH_ALPN } from './alpn.ts';
+import { clientHandshake } from './client-handshake.ts';
 import { clientContext } from './context.ts';
 import { handshakeError } from './handshake-error.ts';
-import { leavingOpenSsl } from './leaving-openssl.ts';
-import { readPeer, type SentChain } from './peer-chain.ts';
+import { nothingSent, readPeer } from './peer-chain.ts';
 
 export interface OriginateOptions {
   readonly identity: Identity;
@@ -33,63 +33,35 @@ export interface Originated {
 
 /** Takes a connected socket; on any refusal it is destroyed before a byte of the application's has left. */
 export function originate(raw: Socket, options: OriginateOptions): Promise<Originated> {
-  return new Promise((resolve, reject) => {
-    const { identity, allowed, destination, serverName } = options;
-    let peer: VerifiedPeer | undefined;
-    let sent: SentChain = { leaf: undefined, intermediates: [] };
-    const socket = connect({
-      socket: raw,
-      secureContext: clientContext(identity),
-      ALPNProtocols: [MESH_ALPN],
-      rejectUnauthorized: true,
-      // Only set where there is one: node:tls would fall back to the socket's host otherwise.
-      ...(serverName === undefined ? {} : { servername: serverName }),
-      // Called after OpenSSL has built the chain to our bundle, before anything else: names are ours to judge, not DNS's.
-      checkServerIdentity: () => {
-        try {
-          peer = verifyPeer(
-            { leaf: sent.leaf, intermediates: () => sent.intermediates },
-            { bundles: identity.bundles, revocations: options.revocations, now: options.now() },
-          );
-          const verdict = decideSecureNaming(allowed, peer.id, destination);
-          if (!verdict.allowed) throw new HandfastError(verdict.code, verdict.reason);
-          return undefined;
-        } catch (error) {
-          return handshakeError(error);
-        }
-      },
-    });
-    // Before node:tls judges it: of a certificate it refuses, nothing can be read afterwards.
-    socket.prependOnceListener('secure', () => {
-      sent = readPeer(socket, identity.bundles.all.length > 1);
-    });
-    let settled = false;
-    const settle = (act: () => void) => {
-      if (settled) return;
-      settled = true;
-      clearTimeout(timer);
-      leavingOpenSsl(act);
-    };
-    const fail = (error: unknown) =>
-      settle(() => {
-        socket.destroy();
-        raw.destroy();
-        reject(handshakeError(error, { leaf: sent.leaf, now: options.now() }));
-      });
-    const timer = setTimeout(
-      () => fail(new HandfastError('HANDSHAKE_TIMEOUT', `${destination}: no TLS handshake within ${options.handshakeTimeoutMs} ms`)),
-      options.handshakeTimeoutMs,
-    );
-    // Stays on: what comes after the handshake is the splice's to judge, and an error in between must not be without a listener.
-    socket.on('error', fail);
-    socket.once('close', () =>
-      fail(new HandfastError('HANDSHAKE_FAILED', `${destination} closed the connection during the TLS handshake`)),
-    );
-    socket.once('secureConnect', () => {
-      const verified = peer;
-      if (verified === undefined || !socket.authorized)
-        fail(new HandfastError('CHAIN_UNTRUSTED', `${destination}: the server's certificate was not verified`));
-      else settle(() => resolve({ socket, peer: verified }));
-    });
+  const { identity, allowed, destination, serverName } = options;
+  let peer: VerifiedPeer | undefined;
+  let sent = nothingSent;
+  const socket = connect({
+    socket: raw,
+    secureContext: clientContext(identity),
+    ALPNProtocols: [MESH_ALPN],
+    rejectUnauthorized: true,
+    // Only set where there is one: node:tls would fall back to the socket's host otherwise.
+    ...(serverName === undefined ? {} : { servername: serverName }),
+    // Called after OpenSSL has built the chain to our bundle, before anything else: names are ours to judge, not DNS's.
+    checkServerIdentity: () => {
+      try {
+        peer = verifyPeer(sent, { bundles: identity.bundles, revocations: options.revocations, now: options.now() });
+        const verdict = decideSecureNaming(allowed, peer.id, destination);
+        if (!verdict.allowed) throw new HandfastError(verdict.code, verdict.reason);
+        return undefined;
+      } catch (error) {
+        return handshakeError(error);
+      }
+    },
+  });
+  // Before node:tls judges it: of a certificate it refuses, nothing can be read afterwards.
+  socket.prependOnceListener('secure', () => {
+    sent = readPeer(socket);
+  });
+  return clientHandshake(socket, raw, {
+    ...options,
+    verified: () => (peer === undefined ? undefined : { socket, peer }),
+    failure: (error) => handshakeError(error, { leaf: sent.leaf, now: options.now() }),
   });
 }

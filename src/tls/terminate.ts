@@ -5,16 +5,19 @@ import { createServer, type Server, type TLSSocket } from 'node:tls';
 import { HandfastError } from '../errors.ts';
 import type { RevocationList } from '../spiffe/crl.ts';
 import type { Identity } from '../spiffe/identity.ts';
+import type { TrustBundles } from '../spiffe/trust-bundle.ts';
 import { type VerifiedPeer, verifyPeer } from '../spiffe/verify-peer.ts';
 import { contextOptions } from './context.ts';
 import { handshakeError } from './handshake-error.ts';
 import { leavingOpenSsl } from './leaving-openssl.ts';
-import { readPeer, type SentChain } from './peer-chain.ts';
+import { nothingSent, readPeer, type SentChain } from './peer-chain.ts';
 
 /** A terminated connection, its peer already verified. */
 export interface Terminated<Peer = VerifiedPeer> {
   readonly socket: TLSSocket;
   readonly peer: Peer;
+  /** What the peer was verified by. */
+  readonly verifiedBy: TrustBundles;
 }
 
 interface Pending {
@@ -22,7 +25,7 @@ interface Pending {
   /** Known from the first key of the handshake on. */
   socket: TLSSocket | undefined;
   /** What the peer sent, read before node:tls has judged it. */
-  sent: SentChain | undefined;
+  sent: SentChain;
   resolve(terminated: Terminated<VerifiedPeer | undefined>): void;
   reject(error: HandfastError): void;
 }
@@ -72,7 +75,7 @@ export class Terminator {
       if (pending === undefined || pending.socket !== undefined) return;
       pending.socket = socket;
       socket.prependOnceListener('secure', () => {
-        pending.sent = readPeer(socket, pending.identity.bundles.all.length > 1);
+        pending.sent = readPeer(socket);
       });
       // A client that ends in mid-handshake: on a socket that keeps half-close nothing else would say so before the deadline.
       socket.once('end', () => leavingOpenSsl(() => pending.reject(this.#closedDuringHandshake(pending))));
@@ -87,8 +90,8 @@ export class Terminator {
 
   /** Rejects with a coded error when the handshake, or our own verdict on the certificate, refuses the peer. */
   async terminate(raw: Socket): Promise<Terminated> {
-    const { socket, peer } = await this.terminateAny(raw);
-    if (peer !== undefined) return { socket, peer };
+    const { socket, peer, verifiedBy } = await this.terminateAny(raw);
+    if (peer !== undefined) return { socket, peer, verifiedBy };
     socket.destroy();
     throw new HandfastError('NO_CLIENT_CERTIFICATE', 'the peer presented no certificate');
   }
@@ -99,7 +102,7 @@ export class Terminator {
     if (identity === undefined) throw new HandfastError('NO_IDENTITY', 'no certificate has arrived yet');
     const key = keyOf(raw);
     const { promise, resolve, reject } = Promise.withResolvers<Terminated<VerifiedPeer | undefined>>();
-    const pending: Pending = { identity, socket: undefined, sent: undefined, resolve, reject };
+    const pending: Pending = { identity, socket: undefined, sent: nothingSent, resolve, reject };
     const onClose = () => reject(this.#closedDuringHandshake(pending));
     const timer = setTimeout(
       () => reject(new HandfastError('HANDSHAKE_TIMEOUT', `no TLS handshake within ${this.#handshakeTimeoutMs} ms`)),
@@ -126,19 +129,17 @@ export class Terminator {
       socket.destroy();
       return;
     }
-    const leaf = socket.getPeerX509Certificate();
-    if (leaf === undefined && this.#anonymous) {
-      leavingOpenSsl(() => pending.resolve({ socket, peer: undefined }));
+    const { sent } = pending;
+    const verifiedBy = pending.identity.bundles;
+    if (sent.leaf === undefined && this.#anonymous) {
+      leavingOpenSsl(() => pending.resolve({ socket, peer: undefined, verifiedBy }));
       return;
     }
     try {
       if (!socket.authorized)
         throw new HandfastError('CHAIN_UNTRUSTED', `the peer's certificate was not verified: ${socket.authorizationError}`);
-      const peer = verifyPeer(
-        { leaf, intermediates: () => pending.sent?.intermediates ?? [] },
-        { bundles: pending.identity.bundles, revocations: this.#revocations(), now: this.#now() },
-      );
-      leavingOpenSsl(() => pending.resolve({ socket, peer }));
+      const peer = verifyPeer(sent, { bundles: verifiedBy, revocations: this.#revocations(), now: this.#now() });
+      leavingOpenSsl(() => pending.resolve({ socket, peer, verifiedBy }));
     } catch (error) {
       leavingOpenSsl(() => pending.reject(handshakeError(error)));
     }
@@ -149,7 +150,7 @@ export class Terminator {
     if (verification === undefined || verification === null)
       return new HandfastError('HANDSHAKE_FAILED', 'the peer closed the connection during the TLS handshake');
     const code = String(verification);
-    return handshakeError(Object.assign(new Error(code), { code }), { leaf: sent?.leaf, now: this.#now() });
+    return handshakeError(Object.assign(new Error(code), { code }), { leaf: sent.leaf, now: this.#now() });
   }
 }
 

@@ -4,6 +4,8 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
+import type { MeshSnapshot } from '../../src/policy/mesh-snapshot.ts';
+import { clientTls } from '../../src/policy/model.ts';
 import { freePort } from '../support/free-port.ts';
 import { TestCa } from '../support/pki.ts';
 import { Application, collect, type MeshSpec, meshOf, type RunningSidecar, startSidecar } from '../support/sidecar-harness.ts';
@@ -224,7 +226,24 @@ describe('open plaintext is judged again', () => {
   const self = { namespace: 'foo', name: 'sleep' };
   const registered = (change: object) =>
     meshOf({ workloads: [self, { namespace: 'bar', name: 'httpbin', addresses: ['127.0.0.1'], ...change }] });
-  const cases: readonly [string, () => ReturnType<typeof meshOf>, () => ReturnType<typeof meshOf>, string | undefined][] = [
+  const called = (change: object, mode?: 'DISABLE' | 'SIMPLE') => {
+    const rule = mode === undefined ? [] : [{ host: 'httpbin', tls: clientTls(mode, `DestinationRule foo/${mode}`), ports: new Map() }];
+    const { port } = application.endpoint;
+    const httpbin = { namespace: 'bar', name: 'httpbin', addresses: ['127.0.0.1'], services: { 'bar/httpbin': [port, port] as const } };
+    return meshOf({
+      workloads: [
+        { ...self, clientTls: rule },
+        { ...httpbin, ...change },
+      ],
+      services: [SERVICE],
+    });
+  };
+  const withoutPolicies = (mesh: MeshSnapshot): MeshSnapshot => {
+    const own = mesh.registry.workload('foo', 'sleep')?.uid;
+    return { ...mesh, policies: { get: (uid) => (uid === own ? mesh.policies.get(uid) : undefined) } };
+  };
+  // The client's side alone hears of it: the server is an application without a sidecar.
+  const cases: readonly [string, () => MeshSnapshot, () => MeshSnapshot, string | undefined][] = [
     [
       'allow-any-to-registry-only',
       () => meshOf({ workloads: [self] }),
@@ -234,6 +253,14 @@ describe('open plaintext is judged again', () => {
     ['unknown-to-meshed', () => meshOf({ workloads: [self] }), () => registered({}), 'TRANSPORT_CHANGED'],
     ['unmeshed-to-meshed', () => registered({ meshed: false }), () => registered({}), 'TRANSPORT_CHANGED'],
     ['disable-to-strict', () => registered({ mode: 'DISABLE' }), () => registered({ mode: 'STRICT' }), 'TRANSPORT_CHANGED'],
+    ['by-a-rule-disable-to-strict', () => called({ mode: 'PERMISSIVE' }, 'DISABLE'), () => called({}, 'DISABLE'), 'TRANSPORT_CHANGED'],
+    ['disable-to-no-policy', () => registered({ mode: 'DISABLE' }), () => withoutPolicies(registered({})), 'TRANSPORT_CHANGED'],
+    [
+      'unknown-to-a-service',
+      () => meshOf({ workloads: [self] }),
+      () => meshOf({ workloads: [self], services: [{ ...SERVICE, address: '127.0.0.1' }] }),
+      'TRANSPORT_CHANGED',
+    ],
     ['unknown-to-registered-outside-the-mesh', () => meshOf({ workloads: [self] }), () => registered({ meshed: false }), undefined],
     ['unmeshed-and-gone-from-the-registry', () => registered({ meshed: false }), () => meshOf({ workloads: [self] }), undefined],
   ];
@@ -257,6 +284,19 @@ describe('open plaintext is judged again', () => {
       }
     });
   }
+
+  it('outside-the-mesh-to-tls-by-a-rule-drains', async () => {
+    client.mesh.replace(called({ meshed: false }));
+    client.destination = application.endpoint;
+    const socket = dial();
+    socket.write('a');
+    await once(socket, 'data');
+    client.mesh.replace(called({ meshed: false }, 'SIMPLE'));
+    socket.write('b');
+    assert.deepEqual(await collect(socket), { text: 'b' });
+    const record = await client.records.connection('outbound');
+    assert.deepEqual([record.decision, record.outcome, record.code], ['allowed', 'drained', 'TRANSPORT_CHANGED']);
+  });
 });
 
 describe('destinations nobody registered', () => {

@@ -20,6 +20,13 @@ const mode = (name: string) => ({
   spec: { mtls: { mode: name } },
 });
 
+const deny = (source: object) => ({
+  apiVersion: 'security.istio.io/v1',
+  kind: 'AuthorizationPolicy',
+  metadata: { name: 'not-you', namespace: 'bar' },
+  spec: { action: 'DENY', rules: [{ from: [{ source }], to: [{ operation: { ports: ['8000'] } }] }] },
+});
+
 describe('a sidecar behind real iptables', { skip }, () => {
   let dir: string;
   let mesh: Mesh;
@@ -125,6 +132,24 @@ describe('a sidecar behind real iptables', { skip }, () => {
     assert.equal(await get(legacy, `http://${httpbin.pod.ipv4}:8000/get`), 200);
     await mesh.configure('policy.yaml', [mode('STRICT')]);
     await eventually('STRICT to be in force', async () => (await get(legacy, `http://${httpbin.pod.ipv4}:8000/get`)) === 0);
+  });
+
+  it('authorization-by-proven-name-and-by-the-address-that-the-kernel-saw', async () => {
+    const refused = async (what: string) => eventually(what, async () => (await mesh.request(sleep, 'httpbin.bar')) === 0);
+    const allowed = async (what: string) => eventually(what, async () => (await mesh.request(sleep, 'httpbin.bar')) === 200);
+    await mesh.configure('authorization.yaml', [deny({ ipBlocks: [`${sleep.pod.ipv4}/32`] })]);
+    await refused('the address to be refused');
+    await mesh.configure('authorization.yaml', [deny({ ipBlocks: [`${legacy.pod.ipv4}/32`] })]);
+    await allowed('another address not to be');
+    await mesh.configure('authorization.yaml', [deny({ principals: ['cluster.local/ns/foo/sa/sleep'] })]);
+    await refused('the name to be refused');
+    const record = await mesh.record(
+      'httpbin.bar',
+      (entry) => entry.code === 'AUTHORIZATION_DENIED' && /sa\/sleep to port 8000 is denied/.test(String(entry.reason)),
+    );
+    assert.equal(record.decision, 'refused');
+    await mesh.configure('authorization.yaml', [deny({ principals: ['cluster.local/ns/foo/sa/other'] })]);
+    await allowed('another name not to be');
   });
 
   it('sigterm-drains-and-exits-zero', async () => {

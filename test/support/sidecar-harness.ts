@@ -3,8 +3,10 @@
 import { once } from 'node:events';
 import { createServer, type Server, type Socket } from 'node:net';
 import { type Logger, pino } from 'pino';
+import type { Authorization } from '../../src/policy/authorization.ts';
+import { Authorizations } from '../../src/policy/authorizations.ts';
 import type { MeshSnapshot } from '../../src/policy/mesh-snapshot.ts';
-import type { Endpoint, MutualTlsMode, Service, TrafficPolicy, Workload } from '../../src/policy/model.ts';
+import type { ClientTlsSettings, Endpoint, MutualTlsMode, Service, TrafficPolicy, Workload } from '../../src/policy/model.ts';
 import { Registry } from '../../src/policy/registry.ts';
 import type { PipelineSettings } from '../../src/proxy/context.ts';
 import { Sidecar } from '../../src/proxy/sidecar.ts';
@@ -105,6 +107,8 @@ export interface RunningSidecar extends AsyncDisposable {
   readonly mesh: Snapshot<MeshSnapshot>;
   readonly records: RecordingLog;
   destination: Endpoint | undefined;
+  /** Of inbound connections alone, where it is another. */
+  inboundDestination: Endpoint | undefined;
   /** Resolves when every connection has ended, and forgets the records: the next test's are its own. */
   settled(): Promise<void>;
 }
@@ -114,8 +118,8 @@ export async function startSidecar(setup: SidecarSetup): Promise<RunningSidecar>
   const identity = new Snapshot<Identity>(setup.identity);
   const revocations = new Snapshot<RevocationList>(setup.awaitRevocations === true ? undefined : noRevocations);
   const mesh = new Snapshot<MeshSnapshot>();
-  const running: { destination: Endpoint | undefined } = { destination: undefined };
-  const sidecar = await Sidecar.start({
+  const running: { destination: Endpoint | undefined; inbound: Endpoint | undefined } = { destination: undefined, inbound: undefined };
+  const sidecar: Sidecar = await Sidecar.start({
     settings: {
       podName: setup.name,
       podNamespace: setup.namespace,
@@ -131,7 +135,8 @@ export async function startSidecar(setup: SidecarSetup): Promise<RunningSidecar>
     identity,
     revocations,
     mesh,
-    originalDestination: () => running.destination,
+    originalDestination: ({ localPort }) =>
+      localPort === sidecar.ports.inbound ? (running.inbound ?? running.destination) : running.destination,
     log: records.log,
     now: setup.now ?? Date.now,
   });
@@ -146,6 +151,12 @@ export async function startSidecar(setup: SidecarSetup): Promise<RunningSidecar>
     },
     set destination(endpoint) {
       running.destination = endpoint;
+    },
+    get inboundDestination() {
+      return running.inbound;
+    },
+    set inboundDestination(endpoint) {
+      running.inbound = endpoint;
     },
     settled: async () => {
       await records.quiet(() => sidecar.tracker.size === 0);
@@ -166,6 +177,9 @@ export interface MeshSpec {
     readonly mode?: MutualTlsMode;
     readonly portModes?: Readonly<Record<number, MutualTlsMode>>;
     readonly outbound?: TrafficPolicy['outbound'];
+    readonly shadow?: MutualTlsMode;
+    readonly announced?: MutualTlsMode;
+    readonly clientTls?: TrafficPolicy['clientTls'];
     /** Service key to [service port, target port]. */
     readonly services?: Readonly<Record<string, readonly [number, number]>>;
   }[];
@@ -174,7 +188,9 @@ export interface MeshSpec {
     readonly name: string;
     readonly address: string;
     readonly subjectAltNames?: readonly string[];
+    readonly clientTls?: ClientTlsSettings;
   }[];
+  readonly authorizations?: readonly Authorization[];
 }
 
 export function meshOf(spec: MeshSpec): MeshSnapshot {
@@ -189,6 +205,7 @@ export function meshOf(spec: MeshSpec): MeshSnapshot {
     meshed: entry.meshed ?? true,
     healthy: true,
     services: new Map(Object.entries(entry.services ?? {}).map(([key, [servicePort, targetPort]]) => [key, [{ servicePort, targetPort }]])),
+    authorizationPolicies: [],
   }));
   const services: Service[] = (spec.services ?? []).map((service) => ({
     key: `${service.namespace}/${service.name}`,
@@ -198,6 +215,7 @@ export function meshOf(spec: MeshSpec): MeshSnapshot {
     addresses: [service.address],
     ports: [],
     subjectAltNames: service.subjectAltNames ?? [],
+    clientTls: service.clientTls === undefined ? undefined : { ...service.clientTls, fromRoot: false },
   }));
   const policies = new Map(
     spec.workloads.map((entry): [string, TrafficPolicy] => {
@@ -211,11 +229,22 @@ export function meshOf(spec: MeshSpec): MeshSnapshot {
             Object.entries(entry.portModes ?? {}).map(([port, mode]) => [Number(port), { mode, source: `the test, port ${port}` }]),
           ),
           outbound: entry.outbound ?? 'ALLOW_ANY',
+          announced:
+            entry.announced === undefined
+              ? undefined
+              : { inbound: { mode: entry.announced, source: 'the test, announced' }, inboundPorts: new Map() },
+          shadow:
+            entry.shadow === undefined
+              ? undefined
+              : { inbound: { mode: entry.shadow, source: 'the test, in dry-run' }, inboundPorts: new Map() },
+          clientTls: entry.clientTls ?? [],
+          rootClientTls: [],
+          trustDomainAliases: [],
         },
       ];
     }),
   );
-  return { registry: new Registry({ workloads, services }), policies };
+  return { registry: new Registry({ workloads, services }), policies, authorizations: new Authorizations(spec.authorizations ?? []) };
 }
 
 /** An application: counts the connections and bytes it gets. Echoes unless told otherwise. */

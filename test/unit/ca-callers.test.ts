@@ -29,7 +29,7 @@ function callBy(caller: Caller): { getPeer(): string } {
   return { getPeer: () => String(socket.remoteAddress) };
 }
 
-const peer = (id: string, notAfter = NOW) => ({ id: parseSpiffeId(id), serial: 'AB', notAfter });
+const peer = (id: string, notAfter = NOW) => ({ id: parseSpiffeId(id), serial: 'AB', notAfter, certificates: () => [] });
 const byCertificate = (id: string, notAfter?: number) => callBy({ kind: 'tls', peer: peer(id, notAfter) });
 const rules = { trustDomain: 'cluster.local', now: NOW };
 const AGENT = 'spiffe://cluster.local/handfast/agent/node-1';
