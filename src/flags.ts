@@ -5,6 +5,8 @@ import { HandfastError, messageOf } from './errors.ts';
 
 interface Common {
   readonly help: string;
+  /** One letter that stands for it: `n` makes `-n`. `h` is --help's. */
+  readonly short?: string;
   /** An environment variable that stands in when the flag is absent. */
   readonly env?: string;
 }
@@ -34,7 +36,12 @@ export interface PortFlag extends Common {
 export interface SwitchFlag extends Common {
   readonly kind: 'switch';
 }
-export type Flag = TextFlag | ChoiceFlag | DurationFlag | PortFlag | SwitchFlag;
+/** May be given more than once; without it, an empty list. */
+export interface ListFlag extends Common {
+  readonly kind: 'list';
+  readonly value: string;
+}
+export type Flag = TextFlag | ChoiceFlag | DurationFlag | PortFlag | SwitchFlag | ListFlag;
 export type Flags = Readonly<Record<string, Flag>>;
 
 type Value<F extends Flag> =
@@ -42,39 +49,67 @@ type Value<F extends Flag> =
     ? T
     : F extends SwitchFlag
       ? boolean
-      : F extends PortFlag
-        ? number
-        : F extends DurationFlag
-          ? F extends { optional: true }
-            ? number | undefined
-            : number
-          : F extends { optional: true }
-            ? string | undefined
-            : string;
+      : F extends ListFlag
+        ? readonly string[]
+        : F extends PortFlag
+          ? number
+          : F extends DurationFlag
+            ? F extends { optional: true }
+              ? number | undefined
+              : number
+            : F extends { optional: true }
+              ? string | undefined
+              : string;
 export type FlagValues<T extends Flags> = { readonly [K in keyof T]: Value<T[K]> };
 
-/** What `--help` prints around the table. */
-export interface Usage {
+/** A word that is no flag, by its place; the last ones may be left out. Its name is no flag's. */
+export interface Positional {
+  readonly name: string;
+  readonly optional?: boolean;
+}
+type PositionalValues<P extends readonly Positional[]> = {
+  readonly [E in P[number] as E['name']]: E extends { optional: true } ? string | undefined : string;
+};
+
+/** What `--help` prints around the table, and the words that are taken beside flags: none unless told otherwise. */
+export interface Usage<P extends readonly Positional[] = readonly Positional[]> {
   readonly command: string;
   readonly summary: string;
+  readonly positionals?: P;
 }
 
 /** Thrown by `parseFlags` for `--help`; the message is the help. */
 export class HelpRequested extends Error {}
 
-/** Throws CONFIG_INVALID that names the flag, or HelpRequested. `env` is read for flags that name a variable. */
-export function parseFlags<T extends Flags>(argv: readonly string[], flags: T, usage: Usage, env: NodeJS.ProcessEnv = {}): FlagValues<T> {
+/** Throws CONFIG_INVALID that names the flag, or HelpRequested. `env` is read for flags that name a variable. Positionals come back by their names. */
+export function parseFlags<T extends Flags, const P extends readonly Positional[] = readonly []>(
+  argv: readonly string[],
+  flags: T,
+  usage: Usage<P>,
+  env: NodeJS.ProcessEnv = {},
+): FlagValues<T> & PositionalValues<P> {
+  const positionals: readonly Positional[] = usage.positionals ?? [];
   const options = Object.fromEntries(
-    Object.entries(flags).map(([name, flag]) => [name, { type: flag.kind === 'switch' ? ('boolean' as const) : ('string' as const) }]),
+    Object.entries(flags).map(([name, { kind, short }]) => [
+      name,
+      {
+        type: kind === 'switch' ? ('boolean' as const) : ('string' as const),
+        ...(kind === 'list' ? { multiple: true } : {}),
+        ...(short === undefined ? {} : { short }),
+      },
+    ]),
   );
-  let given: Record<string, string | boolean | undefined>;
+  let given: Record<string, Given>;
+  let words: readonly string[];
   try {
-    given = parseArgs({
+    const parsed = parseArgs({
       args: [...argv],
       options: { ...options, help: { type: 'boolean', short: 'h' } },
       strict: true,
-      allowPositionals: false,
-    }).values as typeof given;
+      allowPositionals: positionals.length > 0,
+    });
+    given = parsed.values as typeof given;
+    words = parsed.positionals;
   } catch (cause) {
     throw new HandfastError('CONFIG_INVALID', `${messageOf(cause)}\nSee ${usage.command} --help`, { cause });
   }
@@ -82,10 +117,25 @@ export function parseFlags<T extends Flags>(argv: readonly string[], flags: T, u
   const values = Object.entries(flags).map(
     ([name, flag]) => [name, readValue(name, flag, given[name] ?? (flag.env === undefined ? undefined : env[flag.env]))] as const,
   );
-  return Object.freeze(Object.fromEntries(values)) as FlagValues<T>;
+  return Object.freeze(Object.fromEntries([...values, ...readWords(words, positionals, usage)])) as FlagValues<T> & PositionalValues<P>;
 }
 
-function readValue(name: string, flag: Flag, given: string | boolean | undefined): string | number | boolean | undefined {
+function readWords(words: readonly string[], positionals: readonly Positional[], usage: Usage): (readonly [string, string | undefined])[] {
+  const extra = words[positionals.length];
+  if (extra !== undefined)
+    throw new HandfastError('CONFIG_INVALID', `${JSON.stringify(extra)} is one word too many\nSee ${usage.command} --help`);
+  return positionals.map(({ name, optional }, index) => {
+    const word = words[index] === '' ? undefined : words[index];
+    if (word === undefined && optional !== true)
+      throw new HandfastError('CONFIG_INVALID', `${name.toUpperCase()} is needed\nSee ${usage.command} --help`);
+    return [name, word] as const;
+  });
+}
+
+type Given = string | boolean | readonly string[] | undefined;
+
+function readValue(name: string, flag: Flag, given: Given): string | number | boolean | readonly string[] | undefined {
+  if (flag.kind === 'list') return Object.freeze(typeof given === 'object' ? [...given] : typeof given === 'string' ? [given] : []);
   if (flag.kind === 'switch') {
     if (given === undefined || given === true) return given === true;
     if (given === 'true' || given === 'false') return given === 'true';
@@ -142,11 +192,17 @@ function helpText(flags: Flags, usage: Usage): string {
     const value =
       flag.kind === 'switch'
         ? ''
-        : ` ${flag.kind === 'text' ? flag.value : flag.kind === 'choice' ? flag.choices.join('|') : flag.kind.toUpperCase()}`;
+        : ` ${flag.kind === 'text' || flag.kind === 'list' ? flag.value : flag.kind === 'choice' ? flag.choices.join('|') : flag.kind.toUpperCase()}`;
     const preset = 'default' in flag && flag.default !== undefined ? ` (default ${flag.default})` : '';
-    return [`  --${name}${value}`, `${flag.help}${preset}${flag.env === undefined ? '' : ` [${flag.env}]`}`] as const;
+    return [
+      `  ${flag.short === undefined ? '' : `-${flag.short}, `}--${name}${value}`,
+      `${flag.help}${preset}${flag.env === undefined ? '' : ` [${flag.env}]`}`,
+    ] as const;
   });
   const width = Math.min(38, Math.max(...rows.map(([left]) => left.length))) + 2;
   const lines = rows.map(([left, right]) => (left.length >= width ? `${left}\n${' '.repeat(width)}${right}` : left.padEnd(width) + right));
-  return `usage: ${usage.command} [flags]\n\n${usage.summary}\n\n${lines.join('\n')}\n`;
+  const words = (usage.positionals ?? []).map(({ name, optional }) =>
+    optional === true ? ` [${name.toUpperCase()}]` : ` ${name.toUpperCase()}`,
+  );
+  return `usage: ${usage.command}${words.join('')} [flags]\n\n${usage.summary}\n\n${lines.join('\n')}\n`;
 }

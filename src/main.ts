@@ -17,8 +17,13 @@ const roles: Readonly<Record<string, { summary: string; load: () => Promise<Role
   token: { summary: 'make a token for a local workload', load: () => import('./commands/token.ts') },
   'join-token': { summary: 'make a token that lets a node join, once', load: () => import('./commands/join-token.ts') },
   status: { summary: 'what the agent of this node serves, and who refused it', load: () => import('./commands/status.ts') },
+  explain: { summary: 'why a pod is under the policies that it is under', load: () => import('./commands/explain.ts') },
   revoke: { summary: 'end certificates before their time; --dry-run says what would end', load: () => import('./commands/revoke.ts') },
   root: { summary: 'replace the root of trust, in stages', load: () => import('./commands/root.ts') },
+  ledger: { summary: 'who spoke to whom, and how', load: () => import('./commands/ledger.ts') },
+  'strict-check': { summary: 'who breaks if a namespace or workload becomes STRICT', load: () => import('./commands/strict-check.ts') },
+  rollouts: { summary: 'how far each ScopeConfig with a rollout has come', load: () => import('./commands/rollouts.ts') },
+  policy: { summary: 'what a proposed policy would have meant for what was observed', load: () => import('./commands/policy.ts') },
   iptables: { summary: 'apply, clean or print the redirection into the sidecar', load: () => import('./commands/iptables.ts') },
 };
 
@@ -29,7 +34,7 @@ async function main(argv: readonly string[]): Promise<number> {
   if (name === '--help' || name === '-h') {
     process.stdout.write(
       `usage: handfast ROLE [flags]\n\n${Object.entries(roles)
-        .map(([role, { summary }]) => `  ${role.padEnd(12)}${summary}\n`)
+        .map(([role, { summary }]) => `  ${role.padEnd(14)}${summary}\n`)
         .join('')}\nhandfast ROLE --help says more.\n`,
     );
     return 0;

@@ -3,6 +3,7 @@
 
 import { CaClient } from '../ca/client.ts';
 import { runDeltaAdsClient } from '../discovery/delta-ads-client.ts';
+import { runLedgerClient } from '../discovery/ledger-client.ts';
 import { meshTypeUrls } from '../discovery/mesh-source.ts';
 import { runReportClient } from '../discovery/report-client.ts';
 import { ResourceCache } from '../discovery/resource-cache.ts';
@@ -15,7 +16,9 @@ import { isUnixAddress } from '../wire/grpc-target.ts';
 import { serveOperators } from '../wire/operator-server.ts';
 import { Attestor } from './attestor.ts';
 import { addDiscoveryRelay } from './discovery-relay.ts';
-import { addReportService, LivePeers } from './live-peers.ts';
+import { Ledgers } from './ledgers.ts';
+import { LivePeers } from './live-peers.ts';
+import { addReportService } from './report-service.ts';
 import { addSdsService } from './sds-server.ts';
 import { SdsStreams } from './sds-streams.ts';
 import { agentStatus } from './status.ts';
@@ -74,12 +77,13 @@ export async function startAgent(options: AgentOptions): Promise<{ stop(): Promi
     const streams = new SdsStreams(now);
     const opener = new StreamSessions({ sessions, attestor, log, answerTimeoutMs: options.answerTimeoutMs, counts: options.streamCounts });
     const livePeers = new LivePeers();
+    const ledgers = new Ledgers(now);
     const cache = new ResourceCache();
 
     const server = newServer({ maxMessageBytes: MAX_REQUEST_BYTES, maxStreams: MAX_STREAMS });
     addSdsService(server, { opener, streams, log });
     addDiscoveryRelay(server, { opener, cache, log });
-    addReportService(server, { opener, livePeers });
+    addReportService(server, { opener, livePeers, ledgers });
     const onRefused = (refusal: object) => log.warn(refusal, 'connection refused');
     const listener = await listenUnix({ server, path: options.socket, mode: 0o666, takeOver: true, onRefused });
     // The path is let go first, so that nobody finds a server that is about to end.
@@ -101,7 +105,10 @@ export async function startAgent(options: AgentOptions): Promise<{ stop(): Promi
     const operators = await serveOperators({
       path: options.operatorSocket,
       takeOver: true,
-      routes: [{ method: 'GET', path: '/status', handle: () => agentStatus({ node, sessions, streams, livePeers, now }) }],
+      routes: [
+        { method: 'GET', path: '/status', handle: () => agentStatus({ node, sessions, streams, livePeers, ledgers, now }) },
+        { method: 'GET', path: '/ledger', handle: () => ({ ledgers: ledgers.all }) },
+      ],
     });
     running.push(() => operators.close());
 
@@ -112,6 +119,7 @@ export async function startAgent(options: AgentOptions): Promise<{ stop(): Promi
     const upstream = [
       runDeltaAdsClient({ ...toControl, nodeId: 'agent', typeUrls: meshTypeUrls, apply }),
       runReportClient({ ...toControl, peers: () => livePeers.together.peers, truncated: () => livePeers.together.truncated }),
+      runLedgerClient({ ...toControl, ledgers: () => ledgers.reported, onEndedTaken: (ledger) => ledgers.forget(ledger) }),
     ];
     running.push(async () => {
       stopping.abort();

@@ -1,16 +1,11 @@
 // The open connections of this node's sidecars, as they report them: for operators, and for the one who asks before revoking.
 
-import { type Server, status } from '@grpc/grpc-js';
-import {
-  type ConnectionReport,
-  type LivePeer,
-  type ReportServiceServer,
-  ReportServiceService,
-} from '../wire/gen/handfast/report/v1/report.ts';
+import { status } from '@grpc/grpc-js';
+import type { ConnectionReport, LivePeer } from '../wire/gen/handfast/report/v1/report.ts';
 import { statusError } from '../wire/grpc.ts';
 import { believedPeers } from './believed-peers.ts';
+import type { Reporter, ReportStream } from './report-stream.ts';
 import { requestLimit } from './request-limit.ts';
-import type { StreamSessions } from './stream-session.ts';
 
 /** Who reported: a workload's SPIFFE ID, and what it said last. `truncated`: it has more than that. */
 export interface ReportedPeers {
@@ -19,21 +14,7 @@ export interface ReportedPeers {
   readonly truncated: boolean;
 }
 
-/** Who is at the other end of a stream of reports. */
-export interface Reporter {
-  readonly spiffeId: string;
-  readonly connection: string;
-  /** Asked before a report is believed; false when the stream has ended. */
-  stillProven(): boolean;
-}
-
-/** The part of a gRPC stream that reports are read from. */
-interface ReportStream {
-  on(event: 'data', listener: (report: ConnectionReport) => void): unknown;
-  on(event: 'end', listener: () => void): unknown;
-  emit(event: 'error', error: unknown): unknown;
-  end(): unknown;
-}
+type Call = ReportStream<ConnectionReport>;
 
 interface Stream extends ReportedPeers {
   readonly connection: string;
@@ -45,7 +26,7 @@ const MAX_PEERS = 1_000;
 const REPORTS = { burst: 20, perSecond: 5 };
 
 export class LivePeers {
-  readonly #streams = new Map<ReportStream, Stream>();
+  readonly #streams = new Map<Call, Stream>();
   /** Made when it is asked for, and again after a change alone: it is asked for each second. */
   #together: ConnectionReport | undefined;
 
@@ -60,7 +41,7 @@ export class LivePeers {
   }
 
   /** Takes a stream's reports until the returned function is called. */
-  follow(call: ReportStream, { spiffeId: reporter, connection, stillProven }: Reporter): () => void {
+  follow(call: Call, { spiffeId: reporter, connection, stillProven }: Reporter): () => void {
     // One sidecar, one stream; the newer one is the one that lives.
     for (const [other, stream] of [...this.#streams]) {
       if (stream.reporter === reporter && stream.connection === connection)
@@ -93,7 +74,7 @@ export class LivePeers {
   }
 
   /** How many peers a stream may name, beside the workload's other streams. */
-  #room(call: ReportStream, reporter: string): number {
+  #room(call: Call, reporter: string): number {
     let taken = 0;
     for (const [other, stream] of this.#streams) if (other !== call && stream.reporter === reporter) taken += stream.peers.length;
     return Math.max(0, MAX_PEERS - taken);
@@ -105,14 +86,4 @@ function takingTurns(reports: readonly ReportedPeers[]): LivePeer[] {
   const queues = [...Map.groupBy(reports, ({ reporter }) => reporter).values()].map((of) => of.flatMap(({ peers }) => peers));
   const longest = queues.reduce((max, queue) => Math.max(max, queue.length), 0);
   return Array.from({ length: longest }, (_, turn) => queues.flatMap((queue) => queue[turn] ?? [])).flat();
-}
-
-export function addReportService(server: Server, deps: { opener: StreamSessions; livePeers: LivePeers }): void {
-  const service: ReportServiceServer = {
-    report: (call) =>
-      deps.opener.open(call, ({ identity, connection, stillProven }) =>
-        deps.livePeers.follow(call, { spiffeId: identity.svid.id.uri, connection, stillProven }),
-      ),
-  };
-  server.addService(ReportServiceService, service);
 }

@@ -1,6 +1,7 @@
 // What an operator may know of an agent: its workloads, their streams with what each has taken or refused, and their connections. No keys, no tokens.
 
 import type { MeshNode } from '../node/mesh-node.ts';
+import type { LedgerSummary, Ledgers } from './ledgers.ts';
 import type { LivePeers, ReportedPeers } from './live-peers.ts';
 import type { BehindStream, SdsStreamState, SdsStreams } from './sds-streams.ts';
 import type { WorkloadSessions } from './workload-sessions.ts';
@@ -21,6 +22,7 @@ export interface AgentStatus {
   /** Streams that have not confirmed the latest trust bundle. */
   readonly behind: readonly BehindStream[];
   readonly connections: readonly ReportedPeers[];
+  readonly ledgers: readonly LedgerSummary[];
 }
 
 export function agentStatus(of: {
@@ -28,6 +30,7 @@ export function agentStatus(of: {
   sessions: WorkloadSessions;
   streams: SdsStreams;
   livePeers: LivePeers;
+  ledgers: Ledgers;
   now: () => number;
 }): AgentStatus {
   const trust = of.node.trust.trust.current;
@@ -50,5 +53,6 @@ export function agentStatus(of: {
     streams: of.streams.states,
     behind: of.streams.behind(),
     connections: of.livePeers.reports,
+    ledgers: of.ledgers.summaries,
   };
 }

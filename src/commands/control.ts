@@ -23,7 +23,7 @@ const flags = {
     kind: 'text',
     value: 'DIR',
     default: '/var/lib/handfast/control',
-    help: "--listen only: where control's own key is kept (0600)",
+    help: "the mesh's ledger and the states of rollouts; with --listen control's own key too (0600)",
   },
   ...logFlags,
 } as const;
@@ -43,6 +43,7 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
       socket: config.socket,
       operatorSocket: config['operator-socket'],
       trustDomain,
+      stateDir: config.state,
       ...(config.listen === undefined ? {} : { listen: { ...parseListen(config.listen), node } }),
       log,
       now,

@@ -3,6 +3,7 @@
 import { runDeltaAdsClient } from '../discovery/delta-ads-client.ts';
 import { watchExpiry } from '../discovery/expiry-watchdog.ts';
 import { runIdentityStreams } from '../discovery/identity-streams.ts';
+import { runLedgerClient } from '../discovery/ledger-client.ts';
 import { MeshSource, meshTypeUrls } from '../discovery/mesh-source.ts';
 import { runReportClient } from '../discovery/report-client.ts';
 import { TokenFile } from '../discovery/token-file.ts';
@@ -31,7 +32,10 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
   const sds = sdsSource(config, now);
   const sdsToken = config['sds-token-file'] === undefined ? undefined : new TokenFile(config['sds-token-file']);
   const revocations = new Snapshot<RevocationList>(sds.crl === undefined ? noRevocations : undefined);
-  const meshSource = new MeshSource(mesh);
+  const meshSource = new MeshSource(mesh, ({ registry, authorizations }) => {
+    const self = registry.workload(config['pod-namespace'], config['pod-name']);
+    return self === undefined || authorizations.of(self).missing.length === 0;
+  });
   try {
     await token.start(discovery.signal);
     await sdsToken?.start(discovery.signal);
@@ -70,6 +74,7 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
       runIdentityStreams({ ...toSds, ...sds, identity, revocations, prove: clientContext, now }),
       runDeltaAdsClient({ ...toAgent, nodeId, typeUrls: meshTypeUrls, apply: (typeUrl, change) => meshSource.apply(typeUrl, change) }),
       runReportClient({ ...toAgent, peers: () => sidecar.tracker.livePeers().map((peer) => ({ pod, ...peer })) }),
+      runLedgerClient({ ...toAgent, ledgers: () => [{ pod, reporter: '', ended: false, ledger: sidecar.tracker.ledger }] }),
     ];
     await aborted(signal);
     // Discovery goes on while connections drain: a revocation or a new switch still reaches them.

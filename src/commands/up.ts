@@ -38,6 +38,7 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
         socket: at('control'),
         operatorSocket: at('control-operator'),
         trustDomain,
+        stateDir: join(config.state, 'control'),
         log: log.child({ part: 'control' }),
         now,
       }),

@@ -8,6 +8,8 @@ import { holdPath } from './socket-path.ts';
 export interface OperatorRoute {
   readonly method: 'GET' | 'POST';
   readonly path: string;
+  /** 64 KiB unless told otherwise. */
+  readonly maxBodyBytes?: number;
   readonly handle: (body: unknown) => unknown;
 }
 
@@ -52,12 +54,13 @@ export async function serveOperators(options: {
 }
 
 async function answer(request: IncomingMessage, route: OperatorRoute): Promise<unknown> {
+  const max = route.maxBodyBytes ?? MAX_BODY_BYTES;
   const chunks: Buffer[] = [];
   let length = 0;
   for await (const chunk of request) {
     if (!Buffer.isBuffer(chunk)) continue;
     length += chunk.length;
-    if (length > MAX_BODY_BYTES) throw new HandfastError('CONFIG_INVALID', `a request of more than ${MAX_BODY_BYTES} bytes`);
+    if (length > max) throw new HandfastError('CONFIG_INVALID', `a request of more than ${max} bytes`);
     chunks.push(chunk);
   }
   return (await route.handle(length === 0 ? undefined : parse(Buffer.concat(chunks).toString('utf8')))) ?? {};

@@ -1,6 +1,7 @@
 // A sidecar of the harness that has its certificate, bundle and revocations from a real agent, and reports to it.
 
 import { runIdentityStreams } from '../../src/discovery/identity-streams.ts';
+import { runLedgerClient } from '../../src/discovery/ledger-client.ts';
 import { runReportClient } from '../../src/discovery/report-client.ts';
 import type { SdsClientOptions } from '../../src/discovery/sds-client.ts';
 import { Snapshot } from '../../src/snapshot.ts';
@@ -46,6 +47,13 @@ export async function startMeshedSidecar(plane: Pick<ControlPlane, 'address' | '
       log,
       signal: stop.signal,
     }),
+    runLedgerClient({
+      target,
+      token,
+      ledgers: () => [{ pod: `foo/${setup.name}`, reporter: '', ended: false, ledger: sidecar.sidecar.tracker.ledger }],
+      log,
+      signal: stop.signal,
+    }),
   ];
   const end = async () => {
     stop.abort();
@@ -71,6 +79,12 @@ export async function startMeshedSidecar(plane: Pick<ControlPlane, 'address' | '
     },
     set destination(endpoint) {
       sidecar.destination = endpoint;
+    },
+    get inboundDestination() {
+      return sidecar.inboundDestination;
+    },
+    set inboundDestination(endpoint) {
+      sidecar.inboundDestination = endpoint;
     },
     settled: sidecar.settled,
     [Symbol.asyncDispose]: end,

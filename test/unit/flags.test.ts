@@ -162,3 +162,38 @@ describe('parseDuration', () => {
     test(`${JSON.stringify(text)} is none`, () => assert.equal(parseDuration(text), undefined));
   }
 });
+
+describe('short flags and words beside flags', () => {
+  const table = { namespace: { kind: 'text', value: 'NS', short: 'n', help: 'which' }, all: { kind: 'switch', help: 'all' } } as const;
+  const usage = { command: 'handfast try', summary: 'Tries.', positionals: [{ name: 'from' }, { name: 'to', optional: true }] } as const;
+
+  test('are read by letter and by place, among flags', () => {
+    const { namespace, from, to, all } = parseFlags(['a', '-n', 'foo', 'b', '--all'], table, usage);
+    assert.deepEqual([namespace, from, to, all], ['foo', 'a', 'b', true]);
+    const fewer: string | undefined = parseFlags(['a', '--namespace', 'foo'], table, usage).to;
+    assert.equal(fewer, undefined);
+  });
+
+  test('a list has every one that was given, and is empty without', () => {
+    const list = { file: { kind: 'list', value: 'FILE', short: 'f', help: 'which' } } as const;
+    const files: readonly string[] = parseFlags(['-f', 'a', '--file', 'b', '-f=c'], list, { command: 'x', summary: '' }).file;
+    assert.deepEqual(files, ['a', 'b', '=c']);
+    assert.deepEqual(parseFlags([], list, { command: 'x', summary: '' }).file, []);
+  });
+
+  test('are refused when one is missing, when there are too many, and where none is taken', () => {
+    const { positionals: _, ...none } = usage;
+    for (const [argv, of, message] of [
+      [['-n', 'foo'], usage, /FROM is needed/],
+      [['', '-n', 'foo'], usage, /FROM is needed/],
+      [['a', 'b', 'c', '-n', 'foo'], usage, /"c" is one word too many/],
+      [['a', '-n', 'foo'], none, /a/],
+      [['a', '-x', 'foo'], usage, /-x/],
+    ] as const)
+      assert.throws(() => parseFlags(argv, table, of), { code: 'CONFIG_INVALID', message });
+  });
+
+  test('stand in the help', () => {
+    assert.throws(() => parseFlags(['-h'], table, usage), /usage: handfast try FROM \[TO\] \[flags\][\s\S]*-n, --namespace NS/);
+  });
+});
