@@ -5,6 +5,8 @@ import { ResourceCache } from '../discovery/resource-cache.ts';
 import { HandfastError } from '../errors.ts';
 import { MeshNode, type MeshNodeOptions } from '../node/mesh-node.ts';
 import type { Log } from '../observe/log.ts';
+import type { Selections } from '../policy/policy-object.ts';
+import { Snapshot } from '../snapshot.ts';
 import { revocationOf } from '../spiffe/crl.ts';
 import { chooseHttp2 } from '../tls/alpn.ts';
 import { Terminator } from '../tls/terminate.ts';
@@ -13,9 +15,17 @@ import { listenTls, listenUnix } from '../wire/grpc-listener.ts';
 import { isUnixAddress } from '../wire/grpc-target.ts';
 import { checkMember } from '../wire/mesh-member.ts';
 import { serveOperators } from '../wire/operator-server.ts';
-import { startController } from './controller.ts';
-import { DirectorySource } from './directory-source.ts';
+import { type RunningController, startController } from './controller.ts';
+import { explainRoute } from './explain/explain-route.ts';
+import { ledgerRoutes } from './ledger/ledger-routes.ts';
+import { LedgerStore } from './ledger/ledger-store.ts';
+import { MeshLedger } from './ledger/mesh-ledger.ts';
+import { registeredIds } from './ledger/registered-ids.ts';
+import { DirectorySource } from './objects/directory-source.ts';
+import type { EffectiveObjects, MeshObjects, ObjectSource } from './objects/mesh-objects.ts';
+import { Rollouts } from './rollout/rollouts.ts';
 import { addControlServices } from './server.ts';
+import type { StageTimes } from './staged-switches.ts';
 
 export interface ControlOptions {
   /** Directory of YAML objects. */
@@ -23,14 +33,18 @@ export interface ControlOptions {
   readonly socket: string;
   readonly operatorSocket: string;
   readonly trustDomain: string;
+  /** Where the mesh's ledger outlives control; without it, it does not. */
+  readonly stateDir: string | undefined;
   /** For agents elsewhere; then control is a node itself and needs the CA. */
   readonly listen?: { readonly host: string; readonly port: number; readonly node: MeshNodeOptions };
+  /** How long each stage of a switch that clients must follow lasts; long enough for a big mesh unless told otherwise. */
+  readonly stages?: StageTimes;
   readonly log: Log;
   readonly now: () => number;
 }
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
-/** An agent has two: what it follows, and what it reports. */
+/** An agent has three: what it follows, and what it reports of now and of before. */
 const MAX_STREAMS = 16;
 
 export interface RunningControl {
@@ -41,7 +55,7 @@ export interface RunningControl {
 
 /** Throws OBJECT_INVALID when the directory cannot be used to begin with. Serves until `stop` is called. */
 export async function startControl(options: ControlOptions): Promise<RunningControl> {
-  const { log } = options;
+  const { log, trustDomain, now } = options;
   const running: (() => unknown)[] = [];
   const stop = async () => {
     for (const end of running.reverse()) await end();
@@ -52,9 +66,25 @@ export async function startControl(options: ControlOptions): Promise<RunningCont
     const source = new DirectorySource({ dir: options.configDir, log });
     await source.start(watching.signal);
     const cache = new ResourceCache();
-    startController({ source, cache, trustDomain: options.trustDomain, log, signal: watching.signal });
+    const ledger = new MeshLedger({ now, registeredId: registeredIds(source, trustDomain) });
+    if (options.stateDir !== undefined) {
+      const store = new LedgerStore({ stateDir: options.stateDir, ledger, log, now });
+      await store.start();
+      running.push(() => store.stop());
+    }
+    let controller: RunningController | undefined;
+    const rollouts = new Rollouts({
+      ...options,
+      source,
+      totals: (pods, direction) => ledger.totals(pods, direction),
+      inForce: (pods) => controller !== undefined && pods.every((pod) => controller?.isInForce(pod) === true),
+    });
+    await rollouts.start(watching.signal);
+    controller = startController({ ...options, effective: rollouts.effective, cache, signal: watching.signal });
+    const { isInForce } = controller;
+    const asked = askedOf(rollouts.effective);
     const server = newServer({ maxStreams: MAX_STREAMS });
-    const reports = addControlServices(server, { cache, trustDomain: options.trustDomain, log, now: options.now });
+    const reports = addControlServices(server, { cache, ledger, trustDomain, log, now });
     running.push(() => stopServer(server));
     const onRefused = (refusal: object) => log.warn(refusal, 'connection refused');
     const unix = await listenUnix({ server, path: options.socket, mode: 0o600, takeOver: false, onRefused });
@@ -64,7 +94,12 @@ export async function startControl(options: ControlOptions): Promise<RunningCont
     const operators = await serveOperators({
       path: options.operatorSocket,
       takeOver: false,
-      routes: [{ method: 'GET', path: '/connections', handle: () => ({ reports: reports.all }) }],
+      routes: [
+        { method: 'GET', path: '/connections', handle: () => ({ reports: reports.all }) },
+        { method: 'GET', path: '/rollouts', handle: () => ({ rollouts: rollouts.states }) },
+        explainRoute({ ...asked, trustDomain, isInForce }),
+        ...ledgerRoutes({ ...asked, ledger, trustDomain, now }),
+      ],
     });
     running.push(() => operators.close());
     log.info({ socket: options.socket, port, configDir: options.configDir }, 'control listening');
@@ -73,6 +108,17 @@ export async function startControl(options: ControlOptions): Promise<RunningCont
     await stop();
     throw error;
   }
+}
+
+/** What questions are about: the objects and rollouts that are in force. */
+function askedOf(effective: Snapshot<EffectiveObjects>): { source: ObjectSource; selections: Snapshot<Selections> } {
+  const objects = new Snapshot<MeshObjects>(effective.current?.objects);
+  const selections = new Snapshot<Selections>(effective.current?.selections);
+  effective.subscribe((next) => {
+    selections.replace(next.selections);
+    objects.replace(next.objects);
+  });
+  return { source: { objects }, selections };
 }
 
 async function listenForAgents(

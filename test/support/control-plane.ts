@@ -76,6 +76,7 @@ export class ControlPlane implements AsyncDisposable {
       socket: this.socket('control'),
       operatorSocket: this.socket('control-operator'),
       trustDomain: TRUST_DOMAIN,
+      stateDir: join(this.dir, 'control'),
       log: this.log,
       now: Date.now,
       ...change,
@@ -109,8 +110,8 @@ export class ControlPlane implements AsyncDisposable {
   }
 
   /** CA, control and agent. */
-  async start(change: { ca?: Partial<CaOptions>; agent?: Partial<AgentOptions> } = {}): Promise<void> {
-    await this.startControl();
+  async start(change: { ca?: Partial<CaOptions>; agent?: Partial<AgentOptions>; control?: Partial<ControlOptions> } = {}): Promise<void> {
+    await this.startControl(change.control);
     await this.startCa(change.ca);
     await this.startAgent(change.agent);
   }

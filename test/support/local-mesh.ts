@@ -60,6 +60,18 @@ export class Mesh {
     return this.#children.flatMap((child) => (child.pid === undefined ? [] : [child.pid]));
   }
 
+  /** An operator's command on this machine, run to its end. */
+  async operator(...args: readonly string[]): Promise<{ code: number; stdout: string }> {
+    const [node, ...main] = HANDFAST;
+    const ended = await run(node, [...main, ...args, '--run-dir', join(this.dir, 'run')]).then(
+      ({ stdout }) => ({ code: 0, stdout }),
+      (error: unknown) => error,
+    );
+    if (typeof ended === 'object' && ended !== null && 'code' in ended && 'stdout' in ended && typeof ended.code === 'number')
+      return { code: ended.code, stdout: String(ended.stdout) };
+    throw ended;
+  }
+
   get agentAddress(): string {
     return `unix:${join(this.dir, 'run/agent.sock')}`;
   }

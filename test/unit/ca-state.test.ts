@@ -7,8 +7,8 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { Authority } from '../../src/ca/authority.ts';
 import { JoinTokens } from '../../src/ca/join-tokens.ts';
-import { readOrCreate, replacePrivate, sweepTemporaries } from '../../src/ca/state-file.ts';
 import { parseSpiffeId } from '../../src/spiffe/spiffe-id.ts';
+import { readOrCreate, replacePrivate, sweepTemporaries } from '../../src/store/state-file.ts';
 
 let dir: string;
 beforeEach(async () => {

@@ -9,7 +9,7 @@ import { Writable } from 'node:stream';
 import { afterEach, describe, mock, test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import { pino } from 'pino';
-import { DirectorySource } from '../../src/control/directory-source.ts';
+import { DirectorySource } from '../../src/control/objects/directory-source.ts';
 import { refusal } from '../support/refusal.ts';
 
 const POLL_MS = 300;
@@ -92,6 +92,14 @@ async function rig(files: Readonly<Record<string, string>>, options: { start?: b
     },
   };
 }
+
+test('a change of one file leaves the objects of the others as they are', async () => {
+  const { source, write, names, until } = await rig({ 'a.yaml': pod('a', '10.0.0.1') });
+  const [before] = source.objects.current?.pods ?? [];
+  write('b.yaml', pod('b', '10.0.0.2'));
+  await until(() => names().length === 2, 'b is taken');
+  assert.ok(before !== undefined && source.objects.current?.pods[0] === before);
+});
 
 describe('the first load', () => {
   test('takes YAML and JSON from the directory and its subfolders', async () => {

@@ -2,11 +2,11 @@
 
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { join, relative } from 'node:path';
-import { HandfastError, messageOf } from '../errors.ts';
-import type { Log } from '../observe/log.ts';
-import { Snapshot } from '../snapshot.ts';
+import { HandfastError, messageOf } from '../../errors.ts';
+import type { Log } from '../../observe/log.ts';
+import { Snapshot } from '../../snapshot.ts';
 import type { MeshObjects, ObjectSource } from './mesh-objects.ts';
-import { type ObjectFile, parseObjects } from './parse-objects.ts';
+import { type ObjectFile, ObjectParser } from './parse-objects.ts';
 
 const POLL_MS = 300;
 const MAX_FILE_BYTES = 4 * 1024 * 1024;
@@ -16,6 +16,7 @@ export class DirectorySource implements ObjectSource {
   readonly objects = new Snapshot<MeshObjects>();
   readonly #dir: string;
   readonly #log: Log;
+  readonly #parser = new ObjectParser();
   /** The state of the files that was last taken or refused. */
   #judged = '';
   /** The state seen at the poll before: only files that have stopped changing are read. */
@@ -31,7 +32,7 @@ export class DirectorySource implements ObjectSource {
   async start(signal: AbortSignal): Promise<void> {
     const files = await listFiles(this.#dir);
     this.#judged = this.#seen = signatureOf(files);
-    this.objects.replace(parseObjects(await readFiles(this.#dir, files)));
+    this.objects.replace(this.#parser.parse(await readFiles(this.#dir, files)));
     let busy = false;
     const timer = setInterval(() => {
       if (busy) return;
@@ -56,7 +57,7 @@ export class DirectorySource implements ObjectSource {
       // Changed while it was read: the next poll looks again.
       if (signatureOf(await listFiles(this.#dir)) !== signature) return;
       this.#judged = signature;
-      this.objects.replace(parseObjects(read));
+      this.objects.replace(this.#parser.parse(read));
       this.#refused = '';
       this.#log.info({ directory: this.#dir, files: files.length }, 'configuration in force');
     } catch (error) {

@@ -1,0 +1,261 @@
+// Every ScopeConfig with a rollout, taken forward once a second: watched by the mesh's own ledger, written down before it takes effect. What comes out is objects and
+// whom their rollouts have come to, as one value.
+
+import { createHash } from 'node:crypto';
+import { isDeepStrictEqual } from 'node:util';
+import { messageOf } from '../../errors.ts';
+import type { Log } from '../../observe/log.ts';
+import type { ScopeConfig } from '../../policy/scope-config.ts';
+import { Snapshot } from '../../snapshot.ts';
+import type { Totals } from '../ledger/ledger-totals.ts';
+import type { EffectiveObjects, MeshObjects, ObjectSource } from '../objects/mesh-objects.ts';
+import { scopedPods } from '../resolve/scoped-pods.ts';
+import { advance, type RolloutState, type RolloutWorld } from './rollout.ts';
+import { withRollouts } from './rollout-objects.ts';
+import { RolloutSamples } from './rollout-samples.ts';
+import { RolloutStore, type StoredRollout } from './rollout-store.ts';
+
+export interface RolloutsOptions {
+  readonly source: ObjectSource;
+  readonly totals: (pods: ReadonlySet<string>, direction: 'inbound' | 'outbound') => Totals;
+  /** Whether no pod of these (`namespace/name`) is on its way to other switches. */
+  readonly inForce: (pods: readonly string[]) => boolean;
+  /** Where states outlive control; without it, they do not. */
+  readonly stateDir: string | undefined;
+  readonly log: Log;
+  /** Unix milliseconds. */
+  readonly now: () => number;
+}
+
+const TICK_MS = 1_000;
+/** A file that is moved or written anew is away for a moment: what was rolled out is not to begin again. */
+const REMEMBERED_MS = 10 * 60_000;
+const ROLLED_BACK_REMEMBERED_MS = 30 * 24 * 3_600_000;
+
+export class Rollouts {
+  /** What is to be resolved. Other changes of objects do not wait for rollouts, nor for a disk. */
+  readonly effective = new Snapshot<EffectiveObjects>();
+  readonly #options: RolloutsOptions;
+  readonly #store: RolloutStore;
+  readonly #samples = new RolloutSamples();
+  /** Looked for again when the objects are others. */
+  readonly #eligible = new WeakMap<ScopeConfig, { objects: MeshObjects; pods: readonly string[] }>();
+  #states: ReadonlyMap<string, StoredRollout> = new Map();
+  #stepping: Promise<void> | undefined;
+  #again = false;
+  #failed = '';
+  /** What is in force is not what was written down. */
+  #unsaved = false;
+  readonly #unreadable = new Set<string>();
+
+  constructor(options: RolloutsOptions) {
+    this.#options = options;
+    this.#store = new RolloutStore(options.stateDir);
+  }
+
+  get states(): readonly RolloutState[] {
+    return shown(this.#states);
+  }
+
+  /** Reads what is known, and takes everything forward until the signal aborts. Throws STATE_INVALID for a file that cannot be read. */
+  async start(signal: AbortSignal): Promise<void> {
+    this.#states = new Map((await this.#store.read()).map((state) => [state.key, state]));
+    await this.step();
+    const again = () => void this.step();
+    const timer = setInterval(again, TICK_MS);
+    timer.unref();
+    const unsubscribe = this.#options.source.objects.subscribe(again);
+    signal.addEventListener('abort', () => {
+      clearInterval(timer);
+      unsubscribe();
+    });
+  }
+
+  /** Takes every rollout as far as it may go now. */
+  async step(): Promise<void> {
+    // What changes while one is being written down is looked at right after; other objects do not wait for that.
+    this.#again = true;
+    const objects = this.#options.source.objects.current;
+    if (this.#stepping !== undefined && objects !== undefined) this.#publish(objects, this.#withoutProgress(this.#next(objects)));
+    this.#stepping ??= this.#steps().finally(() => {
+      this.#stepping = undefined;
+    });
+    return this.#stepping;
+  }
+
+  async #steps(): Promise<void> {
+    while (this.#again) {
+      this.#again = false;
+      const objects = this.#options.source.objects.current;
+      if (objects !== undefined) await this.#step(objects);
+    }
+  }
+
+  async #step(objects: MeshObjects): Promise<void> {
+    const next = this.#next(objects);
+    const changed = [...next.values()].filter((state) => this.#states.get(state.key) !== state);
+    const gone = [...this.#states.keys()].some((key) => !next.has(key));
+    const worthSaving =
+      this.#unsaved ||
+      gone ||
+      changed.some((state) => !isDeepStrictEqual({ ...state, reason: '' }, { ...this.#states.get(state.key), reason: '' }));
+    let taken = next;
+    if (worthSaving) {
+      const held = this.#withoutProgress(next);
+      this.#publish(objects, held);
+      this.#unsaved = !(await this.#save([...next.values()]));
+      if (this.#unsaved) taken = held;
+    }
+    for (const state of changed) if (taken.get(state.key) === state) this.#say(state);
+    this.#states = taken;
+    this.#publish(this.#options.source.objects.current === objects ? objects : undefined, taken);
+  }
+
+  #next(objects: MeshObjects): Map<string, StoredRollout> {
+    const now = this.#options.now();
+    const next = new Map<string, StoredRollout>();
+    for (const scopeConfig of objects.scopeConfigs) {
+      const { key } = scopeConfig.scope;
+      const known = this.#returned(key, scopeConfig);
+      const world = this.#worldOf(scopeConfig, { objects, known });
+      next.set(key, world === undefined ? everywhere(scopeConfig, { known: this.#states.get(key), now }) : advance(known, key, world));
+    }
+    for (const [key, state] of this.#states) {
+      if (next.has(key)) continue;
+      const removedAt = state.removedAt ?? now;
+      const remembered = state.phase === 'rolled back' ? ROLLED_BACK_REMEMBERED_MS : REMEMBERED_MS;
+      if (now - removedAt < remembered) next.set(key, state.removedAt === undefined ? { ...state, removedAt } : state);
+    }
+    this.#samples.keep(next);
+    return next;
+  }
+
+  /** What is known of a rollout. One that was away goes on where it was, if it is the same one; another begins from nothing. */
+  #returned(key: string, scopeConfig: ScopeConfig): RolloutState | undefined {
+    const known = this.#states.get(key);
+    if (known?.removedAt === undefined && known?.unplanned === undefined) return known;
+    if (known.removedAt === undefined) return planned(known);
+    const { removedAt: _, unplanned: __, ...state } = known;
+    return state.revision === revisionOf(scopeConfig) ? state : undefined;
+  }
+
+  #worldOf(
+    scopeConfig: ScopeConfig,
+    { objects, known }: { objects: MeshObjects; known: RolloutState | undefined },
+  ): RolloutWorld | undefined {
+    const plan = scopeConfig.scope.rollout;
+    if (plan === undefined) return undefined;
+    const now = this.#options.now();
+    // A rule of the client's side makes calls fail, the others make callers fail.
+    const direction = scopeConfig.wrapped.kind === 'DestinationRule' ? 'outbound' : 'inbound';
+    const totals = (pods: readonly string[]) => this.#options.totals(new Set(pods), direction);
+    const windowMs = (plan.failureBudget?.windowSeconds ?? 0) * 1_000;
+    return {
+      plan,
+      revision: revisionOf(scopeConfig),
+      document: scopeConfig.document,
+      eligible: this.#eligibleFor(scopeConfig, objects),
+      totals,
+      samples: known === undefined ? [] : this.#samples.take(known, { totals, windowMs, now }),
+      inForce: this.#options.inForce,
+      now,
+    };
+  }
+
+  #eligibleFor(scopeConfig: ScopeConfig, objects: MeshObjects): readonly string[] {
+    const known = this.#eligible.get(scopeConfig);
+    if (known?.objects === objects) return known.pods;
+    const pods = scopedPods(objects, scopeConfig);
+    this.#eligible.set(scopeConfig, { objects, pods });
+    return pods;
+  }
+
+  /** Of what could not be written down: what takes back takes effect all the same, what goes on does not, and what is new has come to nobody. */
+  #withoutProgress(next: ReadonlyMap<string, StoredRollout>): Map<string, StoredRollout> {
+    const held = [...next.values()].map((state): StoredRollout => {
+      const known = this.#states.get(state.key);
+      if (state === known || state.phase === 'rolled back' || state.removedAt !== undefined) return state;
+      if (known !== undefined && known.revision === state.revision) return known;
+      return { ...state, pods: [], reason: 'waits: its state cannot be saved' };
+    });
+    return new Map(held.map((state) => [state.key, state]));
+  }
+
+  async #save(states: readonly StoredRollout[]): Promise<boolean> {
+    try {
+      await this.#store.write(states);
+      this.#failed = '';
+      return true;
+    } catch (error) {
+      const reason = messageOf(error);
+      if (reason !== this.#failed) this.#options.log.error({ reason }, 'rollouts stand still: their state cannot be saved');
+      this.#failed = reason;
+      return false;
+    }
+  }
+
+  #say(state: StoredRollout): void {
+    const { key, phase, step, pods, reason, revision, removedAt, unplanned } = state;
+    const before = this.#states.get(key);
+    if (removedAt !== undefined || unplanned === true) return;
+    if (before?.phase === phase && before.step === step && before.revision === revision && before.pods === pods) return;
+    const record = { scopeConfig: key, phase, step: step + 1, pods: pods.length, reason };
+    if (phase === 'rolled back') this.#options.log.warn(record, 'rollout rolled back');
+    else this.#options.log.info(record, 'rollout');
+  }
+
+  /** Without objects, those that were published last: others are on their way. */
+  #publish(objects: MeshObjects | undefined, states: ReadonlyMap<string, StoredRollout>): void {
+    if (objects === undefined) return;
+    const before = this.effective.current;
+    const unreadable = (key: string) => {
+      if (this.#unreadable.has(key)) return;
+      this.#unreadable.add(key);
+      this.#options.log.error(
+        { scopeConfig: key },
+        'what was everywhere before this rollout cannot be read any more, and holds for nobody',
+      );
+    };
+    const next = withRollouts(objects, { states: shown(states), before, unreadable });
+    if (before === undefined || next.objects !== before.objects || next.selections !== before.selections) this.effective.replace(next);
+  }
+}
+
+/** Rollouts alone, and those that are there. */
+function shown(states: ReadonlyMap<string, StoredRollout>): RolloutState[] {
+  return [...states.values()].filter(({ removedAt, unplanned }) => removedAt === undefined && unplanned !== true);
+}
+
+function planned({ removedAt: _, unplanned: __, ...state }: StoredRollout): RolloutState {
+  return state;
+}
+
+/** A ScopeConfig without a rollout is everywhere at once; it is remembered, for when it is given one. */
+function everywhere(scopeConfig: ScopeConfig, { known, now }: { known: StoredRollout | undefined; now: number }): StoredRollout {
+  const revision = revisionOf(scopeConfig);
+  if (known?.unplanned === true && known.revision === revision && known.removedAt === undefined) return known;
+  const { document, scope } = scopeConfig;
+  const nobody = { pods: [], baseline: { connections: 0, failures: 0 }, before: undefined };
+  return {
+    key: scope.key,
+    revision,
+    document,
+    phase: 'complete',
+    step: 0,
+    stepSince: now,
+    reason: 'it has no rollout',
+    ...nobody,
+    unplanned: true,
+  };
+}
+
+/** Of what holds, and for whom; not of how it is rolled out. */
+function revisionOf({ scope, wrapped }: ScopeConfig): string {
+  const { scopeConfig: _, ...policy } = wrapped.policy;
+  const { rollout: __, ...rest } = scope;
+  const text = JSON.stringify([rest, wrapped.kind, policy], (_key, value: unknown) => {
+    if (value instanceof Map) return [...value];
+    return value instanceof Set ? [...value] : value;
+  });
+  return createHash('sha256').update(text).digest('base64url');
+}
