@@ -1,4 +1,4 @@
-// `npm run bench -- handshake|proxy`: our sidecars beside haproxy and nginx, in one run, as ratios; `-- sds`: one agent with thousands of streams.
+// `npm run bench -- handshake|proxy`: our sidecars beside haproxy and nginx, in one run, as ratios; `-- sds`: one agent with thousands of streams; `-- policy`: a big mesh.
 // See bench/README.md.
 
 import { spawnSync } from 'node:child_process';
@@ -10,12 +10,14 @@ import { type Generator, generators } from './load.ts';
 import { describeGenerator, describeMachine, handfastVersion } from './machine.ts';
 import { benchPair } from './pair.ts';
 import { findPeers } from './peers.ts';
+import { benchPolicy } from './policy.ts';
 import { type Report, renderScenario, summarise } from './report.ts';
 import type { Bench, BenchOptions, ScenarioResult } from './scenario.ts';
 import { benchSds } from './sds.ts';
 
 const HELP = `usage: npm run bench -- handshake|proxy ... [options]
        npm run bench -- sds [--streams 2000] [--json FILE]
+       npm run bench -- policy [--workloads 100000] [--policies 10000] [--json FILE]
 
 Our sidecars beside haproxy and nginx on this machine, in one run, as ratios. Needs root, iptables, openssl and taskset.
 
@@ -25,6 +27,9 @@ Our sidecars beside haproxy and nginx on this machine, in one run, as ratios. Ne
 
   sds                 SDS streams on one agent through a change of trust bundle and a rotation of every certificate: time to the last ACK,
                       CPU and memory of agent and CA
+
+  policy              from objects to decisions, in one process: time to resolve the mesh, time and memory of one change, cost of a decision
+                      with 10 workloads and with this many
 
   --seconds N         length of a round (default 3)
   --rounds N          rounds of each peer, in turn (default 3)
@@ -118,6 +123,7 @@ async function main(): Promise<void> {
   // Where Debian keeps haproxy, nginx and iptables, and where su's PATH does not look.
   process.env.PATH = `${process.env.PATH ?? ''}:/usr/sbin:/sbin`;
   if (process.argv[2] === 'sds') return benchSds(process.argv.slice(3));
+  if (process.argv[2] === 'policy') return benchPolicy(process.argv.slice(3));
   const options = readCommandLine();
   if (options === undefined) {
     process.stdout.write(HELP);

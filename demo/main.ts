@@ -60,6 +60,7 @@ async function demo(mesh: Mesh): Promise<void> {
   const steps: readonly (() => Promise<void>)[] = [
     () => showMatrix(mesh, 'PERMISSIVE', () => false),
     () => showWire(mesh),
+    () => showVerdict(mesh),
     () => switchTo(mesh, { objects: [PERMISSIVE, STRICT_HTTPBIN_BAR], witness: 'httpbin.bar', label: 'STRICT on httpbin.bar alone' }),
     () => showMatrix(mesh, 'STRICT:httpbin.bar', (from, to) => from === 'sleep.legacy' && to === 'httpbin.bar'),
     () => switchTo(mesh, { objects: [STRICT], witness: 'httpbin.foo', label: 'STRICT for the whole mesh' }),
@@ -122,6 +123,31 @@ async function switchTo(mesh: Mesh, to: { objects: readonly object[]; witness: s
   await mesh.configure('policy.yaml', to.objects);
   const tookMs = await eventually(`${to.witness} to refuse plaintext`, async () => (await mesh.request(legacy, to.witness)) === 0);
   checks.say(`in force ${tookMs} ms after the file was saved; nothing was restarted`);
+}
+
+/** What an operator asks before the switch is turned: by the server's own records, who would break? The matrices that follow show whether it was right. */
+async function showVerdict(mesh: Mesh): Promise<void> {
+  checks.heading('Before the switch: handfast strict-check -n bar httpbin');
+  const question = ['strict-check', '-n', 'bar', 'httpbin', '--min-observed', '0s'];
+  let answer = await mesh.operator(...question);
+  await eventually('the ledger to name the offender', async () => {
+    answer = await mesh.operator(...question);
+    return answer.code === 1;
+  });
+  for (const line of answer.stdout.trimEnd().split('\n')) checks.say(line);
+  const { stdout } = await mesh.operator(...question, '-o', 'json');
+  const { offenders } = JSON.parse(stdout) as { offenders: { client: string }[] };
+  const named = offenders.map(({ client }) => client);
+  checks.check('exactly the caller without a sidecar is named', named.join() === 'legacy/sleep', named.join(' '));
+  const proposed = join(mesh.dir, 'tmp', 'proposed.json');
+  await writeFile(proposed, JSON.stringify(STRICT_HTTPBIN_BAR));
+  const replay = await mesh.operator('policy', 'replay', '-f', proposed, '-o', 'json');
+  const { inbound } = JSON.parse(replay.stdout) as { inbound: { client: string; change: string }[] };
+  checks.check(
+    'and a replay of the proposed policy refuses the same one',
+    replay.code === 1 && inbound.every(({ client, change }) => client === 'legacy/sleep' && change === 'would refuse'),
+    inbound.map(({ client, change }) => `${change} ${client}`).join(', '),
+  );
 }
 
 async function showReason(mesh: Mesh): Promise<void> {
