@@ -59,6 +59,7 @@ class Hop {
       write: (response: DeltaDiscoveryResponse, whenLeft: () => void) => down.push({ response, whenLeft }),
       end: () => undefined,
     });
+    // The part of a gRPC stream that the server touches; the rest of one is not made for thousands of steps.
     serveDeltaStream(this.#call as unknown as DeltaStream, { view: this.#from, peer: 'test', log: quiet });
     this.#up = [...this.#held].map(([typeUrl, held]) => ({ typeUrl, initialResourceVersions: Object.fromEntries(held) }));
   }

@@ -4,7 +4,6 @@ import type { Selections } from '../../policy/policy-object.ts';
 import type { ScopeConfig, WrappedPolicy } from '../../policy/scope-config.ts';
 import type { EffectiveObjects, MeshObjects } from '../objects/mesh-objects.ts';
 import { parseObjects } from '../objects/parse-objects.ts';
-import { scopedPods } from '../resolve/scoped-pods.ts';
 import type { RolloutState } from './rollout.ts';
 
 /** Behind a ScopeConfig's name: the one before it. No object has such a name. */
@@ -16,8 +15,15 @@ export function withRollouts(
   {
     states,
     before,
+    podsOf,
     unreadable,
-  }: { states: readonly RolloutState[]; before: EffectiveObjects | undefined; unreadable: (key: string) => void },
+  }: {
+    states: readonly RolloutState[];
+    before: EffectiveObjects | undefined;
+    /** Every pod that a ScopeConfig selects. */
+    podsOf: (scopeConfig: ScopeConfig, objects: MeshObjects) => readonly string[];
+    unreadable: (key: string) => void;
+  },
 ): EffectiveObjects {
   const selections = new Map<string, ReadonlySet<string>>();
   const earlier: ScopeConfig[] = [];
@@ -31,10 +37,10 @@ export function withRollouts(
       continue;
     }
     earlier.push(scopeConfig);
-    selections.set(scopeConfig.scope.key, new Set(scopedPods(objects, scopeConfig).filter((pod) => !pods.has(pod))));
+    selections.set(scopeConfig.scope.key, new Set(podsOf(scopeConfig, objects).filter((pod) => !pods.has(pod))));
   }
   return {
-    objects: withEarlier(objects, { earlier, before: before?.objects }),
+    objects: withEarlier(objects, earlier),
     selections: sameWhereSame(selections, before?.selections),
   };
 }
@@ -42,10 +48,10 @@ export function withRollouts(
 /** With the source's own objects as they are, unless there is something to add. */
 const composed = new WeakMap<MeshObjects, MeshObjects>();
 
-function withEarlier(objects: MeshObjects, of: { earlier: readonly ScopeConfig[]; before: MeshObjects | undefined }): MeshObjects {
-  if (of.earlier.length === 0) return objects;
+function withEarlier(objects: MeshObjects, earlier: readonly ScopeConfig[]): MeshObjects {
+  if (earlier.length === 0) return objects;
   const known = composed.get(objects);
-  const wanted = [...objects.scopeConfigs, ...of.earlier];
+  const wanted = [...objects.scopeConfigs, ...earlier];
   if (known !== undefined && known.scopeConfigs.length === wanted.length && known.scopeConfigs.every((one, index) => one === wanted[index]))
     return known;
   const all = Object.freeze({ ...objects, scopeConfigs: wanted });

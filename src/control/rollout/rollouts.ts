@@ -108,7 +108,8 @@ export class Rollouts {
     }
     for (const state of changed) if (taken.get(state.key) === state) this.#say(state);
     this.#states = taken;
-    this.#publish(this.#options.source.objects.current === objects ? objects : undefined, taken);
+    // Others are on their way: they were published with what was held.
+    if (this.#options.source.objects.current === objects) this.#publish(objects, taken);
   }
 
   #next(objects: MeshObjects): Map<string, StoredRollout> {
@@ -133,10 +134,10 @@ export class Rollouts {
   /** What is known of a rollout. One that was away goes on where it was, if it is the same one; another begins from nothing. */
   #returned(key: string, scopeConfig: ScopeConfig): RolloutState | undefined {
     const known = this.#states.get(key);
-    if (known?.removedAt === undefined && known?.unplanned === undefined) return known;
-    if (known.removedAt === undefined) return planned(known);
-    const { removedAt: _, unplanned: __, ...state } = known;
-    return state.revision === revisionOf(scopeConfig) ? state : undefined;
+    if (known === undefined) return undefined;
+    const wasAway = known.removedAt !== undefined;
+    if (!wasAway && known.unplanned === undefined) return known;
+    return wasAway && known.revision !== revisionOf(scopeConfig) ? undefined : planned(known);
   }
 
   #worldOf(
@@ -204,9 +205,7 @@ export class Rollouts {
     else this.#options.log.info(record, 'rollout');
   }
 
-  /** Without objects, those that were published last: others are on their way. */
-  #publish(objects: MeshObjects | undefined, states: ReadonlyMap<string, StoredRollout>): void {
-    if (objects === undefined) return;
+  #publish(objects: MeshObjects, states: ReadonlyMap<string, StoredRollout>): void {
     const before = this.effective.current;
     const unreadable = (key: string) => {
       if (this.#unreadable.has(key)) return;
@@ -216,7 +215,8 @@ export class Rollouts {
         'what was everywhere before this rollout cannot be read any more, and holds for nobody',
       );
     };
-    const next = withRollouts(objects, { states: shown(states), before, unreadable });
+    const podsOf = this.#eligibleFor.bind(this);
+    const next = withRollouts(objects, { states: shown(states), before, podsOf, unreadable });
     if (before === undefined || next.objects !== before.objects || next.selections !== before.selections) this.effective.replace(next);
   }
 }
@@ -249,13 +249,21 @@ function everywhere(scopeConfig: ScopeConfig, { known, now }: { known: StoredRol
   };
 }
 
+const revisions = new WeakMap<ScopeConfig, string>();
+
 /** Of what holds, and for whom; not of how it is rolled out. */
-function revisionOf({ scope, wrapped }: ScopeConfig): string {
+function revisionOf(scopeConfig: ScopeConfig): string {
+  // Asked for once a second, of objects that hardly ever change.
+  const known = revisions.get(scopeConfig);
+  if (known !== undefined) return known;
+  const { scope, wrapped } = scopeConfig;
   const { scopeConfig: _, ...policy } = wrapped.policy;
   const { rollout: __, ...rest } = scope;
   const text = JSON.stringify([rest, wrapped.kind, policy], (_key, value: unknown) => {
     if (value instanceof Map) return [...value];
     return value instanceof Set ? [...value] : value;
   });
-  return createHash('sha256').update(text).digest('base64url');
+  const revision = createHash('sha256').update(text).digest('base64url');
+  revisions.set(scopeConfig, revision);
+  return revision;
 }
