@@ -46,6 +46,7 @@ export type ErrorCode =
   | 'HANDSHAKE_TIMEOUT'
   | 'DIAL_FAILED'
   | 'DIAL_TIMEOUT'
+  | 'TUNNEL_REFUSED'
   | 'DRAINING'
   // peers and platform
   | 'UNAVAILABLE'

@@ -2,6 +2,7 @@
 
 import { relative } from 'node:path';
 import type { TestEvent } from 'node:test/reporters';
+import { inspect } from 'node:util';
 
 interface Counts {
   passed: number;
@@ -33,8 +34,7 @@ export default async function* quietReporter(source: AsyncIterable<TestEvent>): 
         if (outcome === 'skipped') yield `SKIPPED ${relative(process.cwd(), file)}: ${name}: ${String(skip)}\n`;
         if (outcome === 'failed' && event.type === 'test:fail') {
           const { error } = event.data.details;
-          const cause = error.cause instanceof Error ? (error.cause.stack ?? error.cause.message) : String(error.cause ?? error.message);
-          yield `\nFAILED ${relative(process.cwd(), file)}: ${name}\n${cause.replace(/^/gm, '    ')}\n\n`;
+          yield `\nFAILED ${relative(process.cwd(), file)}: ${name}\n${causeOf(error).replace(/^/gm, '    ')}\n\n`;
         }
         break;
       }
@@ -55,6 +55,13 @@ export default async function* quietReporter(source: AsyncIterable<TestEvent>): 
     yield `${failed > 0 ? 'FAIL' : 'ok  '} ${relative(process.cwd(), file)}  ${passed}${failed > 0 ? `, ${failed} failed` : ''}${skipped > 0 ? `, ${skipped} skipped` : ''}\n`;
   }
   yield `\n${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped\n`;
+}
+
+/** Anything can be thrown, also what has no text of its own. */
+function causeOf({ cause, message }: Error): string {
+  if (cause instanceof Error) return cause.stack ?? cause.message;
+  if (cause === undefined || cause === null) return message;
+  return typeof cause === 'string' ? cause : inspect(cause);
 }
 
 type CoverageSummary = Extract<TestEvent, { type: 'test:coverage' }>['data']['summary'];

@@ -35,7 +35,7 @@ export function encodeWorkload(workload: Workload): Uint8Array {
       addresses: workload.addresses.map(ipToBytes),
       trustDomain: identity?.trustDomain ?? '',
       serviceAccount: identity === undefined ? '' : (workloadOf(identity)?.serviceAccount ?? ''),
-      tunnelProtocol: workload.meshed ? workloadWire.TunnelProtocol.LEGACY_ISTIO_MTLS : workloadWire.TunnelProtocol.NONE,
+      tunnelProtocol: tunnelProtocolOf(workload),
       status: workload.healthy ? workloadWire.WorkloadStatus.HEALTHY : workloadWire.WorkloadStatus.UNHEALTHY,
       authorizationPolicies: [...workload.authorizationPolicies],
       services: Object.fromEntries([...workload.services].map(([key, ports]) => [key, { ports: [...ports] }])),
@@ -97,10 +97,16 @@ function workloadFromWire(wire: workloadWire.Workload): Workload {
           }),
     addresses: wire.addresses.map(ipFromBytes),
     meshed: wire.tunnelProtocol !== workloadWire.TunnelProtocol.NONE,
+    hbone: wire.tunnelProtocol === workloadWire.TunnelProtocol.HBONE,
     healthy: wire.status === workloadWire.WorkloadStatus.HEALTHY,
     services: new Map(Object.entries(wire.services).map(([key, list]) => [key, portsFromWire(list.ports)])),
     authorizationPolicies: wire.authorizationPolicies,
   });
+}
+
+function tunnelProtocolOf({ meshed, hbone }: Workload): workloadWire.TunnelProtocol {
+  if (!meshed) return workloadWire.TunnelProtocol.NONE;
+  return hbone ? workloadWire.TunnelProtocol.HBONE : workloadWire.TunnelProtocol.LEGACY_ISTIO_MTLS;
 }
 
 function serviceFromWire(wire: workloadWire.Service): Service {

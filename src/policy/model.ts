@@ -19,7 +19,7 @@ export interface Endpoint {
 
 /**
  * One pod, or an endpoint outside the mesh. `meshed` says that a sidecar in front of it speaks mTLS; `identity` is whom it must prove to be (undefined: nobody,
- * but for what its service's subjectAltNames allow). `authorizationPolicies`: keys of the Authorizations bound to it by name.
+ * but for what its service's subjectAltNames allow). `authorizationPolicies`: keys of the Authorizations bound to it by name. `hbone` says that the sidecar takes tunnels, on port 15008, beside a TLS session for each connection.
  */
 export interface Workload {
   readonly uid: string;
@@ -28,6 +28,7 @@ export interface Workload {
   readonly identity: SpiffeId | undefined;
   readonly addresses: readonly string[];
   readonly meshed: boolean;
+  readonly hbone: boolean;
   readonly healthy: boolean;
   /** By service key (`namespace/hostname`): the ports under which the service reaches this workload. */
   readonly services: ReadonlyMap<string, readonly ServicePort[]>;

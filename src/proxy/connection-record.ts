@@ -19,6 +19,7 @@ export function connectionRecord(known: Known, of: { ending: Ending; application
     mode: known.tlsSwitch?.mode ?? known.mode,
     modeSource: known.tlsSwitch?.source,
     transport: known.transport,
+    tunnel: known.tunnel,
     ...of.ending,
     shadow: known.shadow?.allowed === false ? { code: known.shadow.code, reason: known.shadow.reason } : undefined,
     // Seen from the application: what it was sent, what it sent.

@@ -1,6 +1,5 @@
 // What is known of a connection at each step of its way. A step takes one of these and returns a richer one.
 
-import type { Socket } from 'node:net';
 import type { OutboundTransport, Transport } from '../policy/decide.ts';
 import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
 import type { Endpoint, TlsSwitch, TrafficPolicy, Workload } from '../policy/model.ts';
@@ -9,11 +8,10 @@ import type { VerifiedPeer } from '../spiffe/verify-peer.ts';
 
 export type Direction = 'inbound' | 'outbound';
 
-/** Fresh from a listener. */
+/** Fresh from a listener, or from a tunnel. */
 export interface Accepted {
   readonly id: number;
   readonly direction: Direction;
-  readonly socket: Socket;
   readonly downstream: Endpoint;
   /** Unix milliseconds. */
   readonly openedAt: number;
@@ -38,6 +36,8 @@ export interface Known extends Accepted {
   /** How the mode was reached when no switch of ours decided: `not in the mesh`, `ALLOW_ANY`. */
   readonly mode?: string;
   readonly transport?: Transport | OutboundTransport;
+  /** It is one stream of a tunnel's mTLS session. */
+  readonly tunnel?: 'HBONE';
   readonly upstream?: Endpoint;
   readonly service?: string;
   /** Who the sidecar speaks for, and who the other side has proven to be. */

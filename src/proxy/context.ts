@@ -2,6 +2,7 @@
 
 import type { Socket } from 'node:net';
 import { HandfastError, messageOf } from '../errors.ts';
+import type { TunnelPool } from '../hbone/tunnel-pool.ts';
 import { type DialOptions, DialTimeout, dial } from '../net/dial.ts';
 import type { LocalAddresses } from '../net/local-addresses.ts';
 import { decideRevocation, decideTrust } from '../policy/decide.ts';
@@ -40,21 +41,26 @@ export interface PipelineContext {
   /** Undefined until the first list has come: nobody can be trusted to be unrevoked before. */
   readonly revocations: Snapshot<RevocationList>;
   readonly terminator: Terminator;
+  readonly tunnels: TunnelPool;
   readonly tracker: ConnectionTracker;
   readonly now: () => number;
 }
 
-/** Where the connection was going. Throws NO_ORIGINAL_DESTINATION, or SELF_LOOP for a direct dial of the sidecar. */
-export function locate(tracked: Tracked, context: PipelineContext): Located {
-  const { known } = tracked;
-  const destination = context.originalDestination(known.socket);
+/** Where a redirected connection was going. Throws NO_ORIGINAL_DESTINATION, or SELF_LOOP for a direct dial of the sidecar. */
+export function locate(tracked: Tracked, socket: Socket, context: PipelineContext): Located {
+  const destination = context.originalDestination(socket);
   if (destination === undefined) {
     throw new HandfastError(
       'NO_ORIGINAL_DESTINATION',
       'the connection was not redirected here by iptables, so nobody knows where it was going',
     );
   }
-  const located: Located = tracked.note({ ...known, originalDestination: destination });
+  return locateAt(tracked, destination, context);
+}
+
+/** The same for a destination that was asked for by name. */
+export function locateAt(tracked: Tracked, destination: Endpoint, context: PipelineContext): Located {
+  const located: Located = tracked.note({ ...tracked.known, originalDestination: destination });
   // Without a redirection to undo, the kernel may answer with the listener's own address.
   if (context.ownPorts.has(destination.port) && context.local.has(destination.address)) {
     throw new HandfastError('SELF_LOOP', `${show(destination)} is the sidecar itself`);
@@ -120,7 +126,7 @@ export function usableIdentity(context: Pick<PipelineContext, 'identity' | 'revo
 /** A dial whose failure is coded and says to whom. */
 export async function dialUpstream(tracked: Tracked, options: DialOptions): Promise<Socket> {
   try {
-    return tracked.own(await dial({ ...options, signal: tracked.signal }));
+    return await dial({ ...options, onSocket: (socket) => tracked.own(socket) });
   } catch (cause) {
     if (cause instanceof DialTimeout) throw new HandfastError('DIAL_TIMEOUT', cause.message, { cause });
     throw new HandfastError('DIAL_FAILED', `${show({ address: options.host, port: options.port })}: ${messageOf(cause)}`, { cause });

@@ -4,50 +4,42 @@ import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { HandfastError } from '../errors.ts';
 import { type Sniffed, sniff } from '../net/sniff.ts';
-import { type Arrival, decideArrival, decideShadow, type Transport } from '../policy/decide.ts';
-import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
-import { switchFor, type TlsSwitch } from '../policy/model.ts';
-import type { Judgement } from '../policy/verdict.ts';
-import type { TrustBundles } from '../spiffe/trust-bundle.ts';
-import type { VerifiedPeer } from '../spiffe/verify-peer.ts';
 import { isMeshAlpn } from '../tls/alpn.ts';
-import type { Governed, Known } from './connection.ts';
 import { show } from './connection-record.ts';
-import { dialUpstream, enforce, govern, judgeFromNowOn, judging, locate, ownIdOf, type PipelineContext, selfIn } from './context.ts';
+import { govern, locate, type PipelineContext } from './context.ts';
+import { type Arrived, dialApplication, type Judged, judge, settle } from './inbound-judgement.ts';
 import type { Tracked } from './tracked.ts';
 
 /** A ClientHello with post-quantum key shares is about 1.8 KB; nobody needs this much. */
 const MAX_SNIFF_BYTES = 32 * 1024;
 
 /** How a connection came in, and its decrypted (or plain) stream. */
-interface Admitted {
-  readonly transport: Transport;
+interface Admitted extends Arrived {
   readonly stream: Duplex;
-  readonly peer?: VerifiedPeer;
-  /** The bundles its certificate was verified by. */
-  readonly verifiedBy?: TrustBundles;
   /** Already dialled, where the application was asked to speak first. */
   readonly application?: Socket;
 }
 
-interface Judged extends Governed {
-  readonly tlsSwitch: TlsSwitch;
+/** It is still to be seen what it speaks. */
+interface Captured extends Judged {
+  readonly socket: Socket;
 }
 
 /** Takes one redirected connection from accept to its record. Never rejects. */
 export async function inbound(socket: Socket, context: PipelineContext): Promise<void> {
   const tracked = context.tracker.open('inbound', socket);
+  tracked.own(socket);
   try {
-    const located = locate(tracked, context);
+    const located = locate(tracked, socket, context);
     if (!context.local.has(located.originalDestination.address)) {
       throw new HandfastError('DESTINATION_NOT_LOCAL', `${show(located.originalDestination)} is not an address of this pod`);
     }
     const judged = judge(tracked, govern(located, context));
-    const admitted = await admit(tracked, judged, context);
-    const settled = settle(tracked, judged, admitted, context);
+    const admitted = await admit(tracked, { ...judged, socket }, context);
+    settle(tracked, judged, admitted, context);
     const application = admitted.application ?? (await dialApplication(tracked, judged, context));
     await tracked.splice({
-      downstream: settled,
+      downstream: admitted.stream,
       upstream: application,
       application,
       halfCloseTimeoutMs: context.settings.halfCloseTimeoutMs,
@@ -57,13 +49,7 @@ export async function inbound(socket: Socket, context: PipelineContext): Promise
   }
 }
 
-/** The switch that holds for the destination's port. */
-function judge(tracked: Tracked, governed: Governed): Judged {
-  const tlsSwitch = switchFor(governed.policy, governed.originalDestination.port);
-  return tracked.note({ ...governed, tlsSwitch, upstream: governed.originalDestination, ...ownIdOf(governed) });
-}
-
-async function admit(tracked: Tracked, judged: Judged, context: PipelineContext): Promise<Admitted> {
+async function admit(tracked: Tracked, judged: Captured, context: PipelineContext): Promise<Admitted> {
   switch (judged.tlsSwitch.mode) {
     case 'DISABLE':
       return { transport: 'plaintext', stream: judged.socket };
@@ -76,16 +62,20 @@ async function admit(tracked: Tracked, judged: Judged, context: PipelineContext)
   }
 }
 
-async function terminate(tracked: Tracked, judged: Judged, context: PipelineContext): Promise<Admitted> {
+async function terminate(
+  tracked: Tracked,
+  judged: Captured,
+  how: { alpn: readonly string[]; context: PipelineContext },
+): Promise<Admitted> {
   tracked.note({ ...judged, transport: 'mtls' });
-  const { socket, peer, verifiedBy } = await context.terminator.terminate(judged.socket);
+  const { socket, peer, verifiedBy } = await how.context.terminator.terminate(judged.socket, { offersAlpn: how.alpn.length > 0 });
   return { transport: 'mtls', stream: tracked.own(socket, judged.socket), peer, verifiedBy };
 }
 
 /** STRICT needs no ALPN to decide, but plaintext should be told from a failed handshake in the record. */
-async function terminateStrict(tracked: Tracked, judged: Judged, context: PipelineContext): Promise<Admitted> {
+async function terminateStrict(tracked: Tracked, judged: Captured, context: PipelineContext): Promise<Admitted> {
   const sniffed = await sniffFirst(judged, context, { silenceMs: context.settings.handshakeTimeoutMs });
-  if (sniffed.kind === 'tls') return terminate(tracked, judged, context);
+  if (sniffed.kind === 'tls') return terminate(tracked, judged, { alpn: sniffed.alpn, context });
   if (sniffed.kind === 'silent')
     throw new HandfastError(
       'HANDSHAKE_TIMEOUT',
@@ -94,7 +84,7 @@ async function terminateStrict(tracked: Tracked, judged: Judged, context: Pipeli
   return { transport: 'plaintext', stream: judged.socket };
 }
 
-async function admitPermissive(tracked: Tracked, judged: Judged, context: PipelineContext): Promise<Admitted> {
+async function admitPermissive(tracked: Tracked, judged: Captured, context: PipelineContext): Promise<Admitted> {
   const sniffed = await sniffFirst(judged, context, { silenceMs: context.settings.sniffSilenceMs });
   if (sniffed.kind !== 'silent') return admitSniffed(tracked, judged, { sniffed, context });
   // Neither speaks: perhaps the server is to speak first. It is asked, and until it does the client may still begin a handshake,
@@ -107,15 +97,15 @@ async function admitPermissive(tracked: Tracked, judged: Judged, context: Pipeli
   return { ...(await admitSniffed(tracked, judged, { sniffed: later, context })), application };
 }
 
-async function admitSniffed(tracked: Tracked, judged: Judged, found: { sniffed: Sniffed; context: PipelineContext }): Promise<Admitted> {
+async function admitSniffed(tracked: Tracked, judged: Captured, found: { sniffed: Sniffed; context: PipelineContext }): Promise<Admitted> {
   if (found.sniffed.kind !== 'tls') return { transport: 'plaintext', stream: judged.socket };
   // TLS that is not addressed to a sidecar is the application's own: passed on unread, and it proves nobody to us.
   if (!isMeshAlpn(found.sniffed.alpn)) return { transport: 'passthrough-tls', stream: judged.socket };
-  return terminate(tracked, judged, found.context);
+  return terminate(tracked, judged, { alpn: found.sniffed.alpn, context: found.context });
 }
 
 /** Throws for what can be nobody's first bytes. */
-async function sniffFirst(judged: Judged, context: PipelineContext, wait: { silenceMs: number; signal?: AbortSignal }): Promise<Sniffed> {
+async function sniffFirst(judged: Captured, context: PipelineContext, wait: { silenceMs: number; signal?: AbortSignal }): Promise<Sniffed> {
   const sniffed = await sniff(judged.socket, { ...wait, completeMs: context.settings.handshakeTimeoutMs, maxBytes: MAX_SNIFF_BYTES });
   switch (sniffed.kind) {
     case 'too-long':
@@ -127,49 +117,6 @@ async function sniffFirst(judged: Judged, context: PipelineContext, wait: { sile
     default:
       return sniffed;
   }
-}
-
-/** Our verdict, before the application hears a byte; and the same verdict again whenever the mesh changes. */
-function settle(tracked: Tracked, judged: Judged, admitted: Admitted, context: PipelineContext): Duplex {
-  const { transport, peer, stream } = admitted;
-  const arrival: Arrival = {
-    transport,
-    peer: peer?.id,
-    sourceIp: judged.downstream.address,
-    destination: judged.originalDestination,
-  };
-  const { mesh, self, policy } = judged;
-  const authorizations = mesh.authorizations.of(self);
-  const shadow = decideShadow(arrival, { policy, authorizations });
-  const registered = mesh.registry.workloadAt(judged.downstream.address);
-  const known: Known = { ...judged, transport, ...(shadow.allowed ? {} : { shadow }), ...(registered === undefined ? {} : { registered }) };
-  tracked.note(peer === undefined ? known : { ...known, peer });
-  enforce(decideArrival(arrival, { switches: policy, authorizations }));
-  judgeFromNowOn(tracked, {
-    context,
-    judgedBy: mesh,
-    ...(admitted.verifiedBy === undefined ? {} : { verifiedBy: admitted.verifiedBy }),
-    judge: (next) => rejudge(next, { arrival, context }),
-  });
-  return stream;
-}
-
-function rejudge(mesh: MeshSnapshot, of: { arrival: Arrival; context: PipelineContext }): Judgement {
-  return judging(() => {
-    const { self, policy } = selfIn(mesh, of.context);
-    return decideArrival(of.arrival, { switches: policy, authorizations: mesh.authorizations.of(self) });
-  });
-}
-
-function dialApplication(tracked: Tracked, judged: Judged, context: PipelineContext): Promise<Socket> {
-  const { address, port } = judged.originalDestination;
-  const { v4, v6 } = context.settings.passthroughSource;
-  return dialUpstream(tracked, {
-    host: address,
-    port,
-    timeoutMs: context.settings.dialTimeoutMs,
-    localAddress: address.includes(':') ? v6 : v4,
-  });
 }
 
 /** Aborts its signal when the socket has something to say, or ends; nothing that it says is lost. */

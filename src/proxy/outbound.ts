@@ -13,28 +13,30 @@ import type { Governed, Known } from './connection.ts';
 import { show } from './connection-record.ts';
 import { dialUpstream, govern, judgeFromNowOn, locate, ownIdOf, type PipelineContext, usableIdentity } from './context.ts';
 import { decideFor, rejudgeProven, rejudgeUnknown, rejudgeUnproven } from './outbound-judgement.ts';
+import { reachByTunnel } from './outbound-tunnel.ts';
 import { route } from './resolve.ts';
-import type { Tracked } from './tracked.ts';
+import type { Side, Tracked } from './tracked.ts';
 
 /** A service with many dead endpoints must not hold a client for long. */
 const MAX_ATTEMPTS = 3;
 
 interface Reached {
-  readonly stream: Duplex;
+  readonly stream: Side;
   release(): void;
 }
 
 /** Takes one redirected connection from accept to its record. Never rejects. */
 export async function outbound(socket: Socket, context: PipelineContext): Promise<void> {
   const tracked = context.tracker.open('outbound', socket);
+  tracked.own(socket);
   let reached: Reached | undefined;
   try {
-    const governed = govern(locate(tracked, context), context);
+    const governed = govern(locate(tracked, socket, context), context);
     const chosen = route(governed, (endpoint) => context.tracker.load(endpoint));
     reached =
       chosen.kind === 'passthrough'
         ? await passThrough(tracked, governed, context)
-        : await reachMesh(tracked, governed, { candidates: chosen.candidates, context });
+        : await reachMesh(tracked, governed, { socket, candidates: chosen.candidates, context });
     await tracked.splice({
       downstream: socket,
       upstream: reached.stream,
@@ -70,18 +72,18 @@ async function passThrough(tracked: Tracked, governed: Governed, context: Pipeli
 async function reachMesh(
   tracked: Tracked,
   governed: Governed,
-  to: { candidates: readonly WorkloadEndpoint[]; context: PipelineContext },
+  to: { socket: Socket; candidates: readonly WorkloadEndpoint[]; context: PipelineContext },
 ): Promise<Reached> {
   let failure: unknown;
   for (const endpoint of to.candidates.slice(0, MAX_ATTEMPTS)) {
     const release = to.context.tracker.occupy(endpoint);
     try {
-      return { stream: await reachEndpoint(tracked, governed, { endpoint, context: to.context }), release };
+      return { stream: await reachEndpoint(tracked, governed, { ...to, endpoint }), release };
     } catch (error) {
       release();
       failure = error;
       const tryNext = error instanceof HandfastError && (error.code === 'DIAL_FAILED' || error.code === 'DIAL_TIMEOUT');
-      if (!tryNext || governed.socket.destroyed) break;
+      if (!tryNext || to.socket.destroyed) break;
     }
   }
   throw failure;
@@ -90,8 +92,8 @@ async function reachMesh(
 async function reachEndpoint(
   tracked: Tracked,
   governed: Governed,
-  to: { endpoint: WorkloadEndpoint; context: PipelineContext },
-): Promise<Duplex> {
+  to: { socket: Socket; endpoint: WorkloadEndpoint; context: PipelineContext },
+): Promise<Side> {
   const { endpoint, context } = to;
   const { workload, service, address, port } = endpoint;
   const decision = decideFor(endpoint, governed);
@@ -106,8 +108,13 @@ async function reachEndpoint(
     ...(service === undefined ? {} : { service: service.key }),
   });
   const usable = decision.transport === 'mtls' ? usableIdentity(context) : undefined;
-  const raw = await dialUpstream(tracked, { host: address, port, timeoutMs: context.settings.dialTimeoutMs });
   const destination = service === undefined ? show(upstream) : `${service.hostname} at ${show(upstream)}`;
+  if (usable !== undefined && workload.hbone && context.tunnels.takes(address)) {
+    const allowed = allowedIdentities(endpoint, { tls: decision.tls, client: governed.policy });
+    const stream = await reachByTunnel(tracked, known, { ...to, governed, usable, allowed, destination });
+    if (stream !== undefined) return stream;
+  }
+  const raw = await dialUpstream(tracked, { host: address, port, timeoutMs: context.settings.dialTimeoutMs });
   if (usable === undefined) {
     const stream = decision.transport === 'tls' ? await reachOutside(tracked, raw, { endpoint, decision, destination, context }) : raw;
     const judge = (mesh: MeshSnapshot) => rejudgeUnproven(mesh, { endpoint, decision, context });

@@ -3,6 +3,8 @@
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { type ErrorCode, HandfastError, messageOf } from '../errors.ts';
+import { joinTunnel } from '../hbone/join-tunnel.ts';
+import { TunnelStream } from '../hbone/tunnel-stream.ts';
 import { cut, type SpliceOutcome, splice } from '../net/splice.ts';
 import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
 import type { Judgement } from '../policy/verdict.ts';
@@ -35,7 +37,12 @@ export interface TrackedEvents {
   onJoined(tracked: Tracked): void;
   /** Called once: with the application's side, where the connection had come so far. */
   onEnd(tracked: Tracked, ending: Ending, application: Socket | undefined): void;
+  /** It was no connection of its own. */
+  onForgotten(): void;
 }
+
+/** One end of a joined connection: a socket, TLS on top of one, or a stream of a tunnel. */
+export type Side = Duplex | TunnelStream;
 
 /** One connection's place in the tracker. `known` holds the latest facts for its record. */
 export class Tracked {
@@ -45,12 +52,12 @@ export class Tracked {
   readonly #events: TrackedEvents;
   /** Each socket, and what speaks through it: itself, or the TLS on top. In the order they came, so that a reset goes out before TLS is torn down. */
   readonly #sockets = new Map<Duplex, Duplex>();
-  readonly #dials = new AbortController();
+  #streams: TunnelStream[] | undefined;
   #cut: { code: ErrorCode; reason: string } | undefined;
   #ended = false;
   /** The plaintext side: its byte counts are the application's. */
   #application: Socket | undefined;
-  #sides: { readonly downstream: Duplex; readonly upstream: Duplex } | undefined;
+  #sides: { readonly downstream: Side; readonly upstream: Side } | undefined;
   #draining: (() => void) | undefined;
   #lingering: NodeJS.Timeout | undefined;
   /** Why it was ended at a quiet moment. */
@@ -59,12 +66,19 @@ export class Tracked {
   constructor(known: Known, events: TrackedEvents) {
     this.#events = events;
     this.known = known;
-    this.own(known.socket);
   }
 
-  /** Aborts when the connection is cut: for what is still being waited for. */
-  get signal(): AbortSignal {
-    return this.#dials.signal;
+  /** It is not allowed any more, though it was not joined yet. */
+  get isCut(): boolean {
+    return this.#cut !== undefined;
+  }
+
+  /** Remembers a tunnel's stream, so that ending the connection resets it. */
+  ownStream(stream: TunnelStream): TunnelStream {
+    this.#streams ??= [];
+    this.#streams.push(stream);
+    if (this.#cut !== undefined) stream.reset();
+    return stream;
   }
 
   /** Remembers a socket, so that ending the connection ends it too, and an early error has a listener. `over` is the TCP socket beneath TLS. */
@@ -83,13 +97,16 @@ export class Tracked {
   }
 
   /** Joins both sides until they end. `application` is the one of the two that speaks plaintext. */
-  async splice(sides: { downstream: Duplex; upstream: Duplex; application: Socket; halfCloseTimeoutMs: number }): Promise<void> {
+  async splice(sides: { downstream: Side; upstream: Side; application: Socket; halfCloseTimeoutMs: number }): Promise<void> {
     this.#application = sides.application;
     this.#sides = sides;
     this.#events.onJoined(this);
     let reset: string | undefined;
-    const outcome = await splice({ ...sides, abort: () => this.#abort() }, (side, error) => {
-      reset ??= `${side}: ${messageOf(error).split('\n')[0]}`;
+    const outcome = await join(sides, {
+      abort: () => this.#abort(),
+      onError: (side, error) => {
+        reset ??= `${side}: ${messageOf(error).split('\n')[0]}`;
+      },
     });
     const cut = this.#cut;
     if (cut !== undefined) this.#end({ decision: 'cut', outcome, ...cut });
@@ -117,8 +134,13 @@ export class Tracked {
   cut(code: ErrorCode, reason: string): void {
     if (this.#ended || this.#cut !== undefined) return;
     this.#cut = { code, reason };
-    this.#dials.abort();
     this.#abort();
+  }
+
+  /** Not a connection after all, and no record: what came of it has its own. */
+  forget(): void {
+    this.#ended = true;
+    this.#events.onForgotten();
   }
 
   /** Ends the connection when it is quiet, and cuts it when that does not come. A later judgement can take it back. */
@@ -143,6 +165,7 @@ export class Tracked {
 
   #abort(): void {
     for (const [socket, top] of this.#sockets) cut(socket, top);
+    if (this.#streams !== undefined) for (const stream of this.#streams) stream.reset();
   }
 
   #end(ending: Ending): void {
@@ -154,4 +177,16 @@ export class Tracked {
     if (ending.decision !== 'allowed') this.#abort();
     this.#events.onEnd(this, ending, this.#application);
   }
+}
+
+function join(
+  sides: { downstream: Side; upstream: Side; application: Socket; halfCloseTimeoutMs: number },
+  { abort, onError }: { abort: () => void; onError: (side: 'downstream' | 'upstream', error: Error) => void },
+): Promise<SpliceOutcome> {
+  const { downstream, upstream, application, halfCloseTimeoutMs } = sides;
+  if (downstream instanceof TunnelStream)
+    return joinTunnel({ application, stream: downstream, applicationIs: 'upstream', abort, halfCloseTimeoutMs }, onError);
+  if (upstream instanceof TunnelStream)
+    return joinTunnel({ application, stream: upstream, applicationIs: 'downstream', abort, halfCloseTimeoutMs }, onError);
+  return splice({ downstream, upstream, abort, halfCloseTimeoutMs }, onError);
 }

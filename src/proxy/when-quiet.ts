@@ -2,10 +2,11 @@
 // What was said before it is looked at is not known: where nobody speaks at all, a slow answer may be on its way, and it is given the whole time.
 
 import type { Duplex } from 'node:stream';
+import { TunnelStream } from '../hbone/tunnel-stream.ts';
 
 interface Sides {
-  readonly downstream: Duplex;
-  readonly upstream: Duplex;
+  readonly downstream: Duplex | TunnelStream;
+  readonly upstream: Duplex | TunnelStream;
 }
 
 /** `late`: after this it is not waited for any longer. `quietFirst`, `quietLast`: how long it must have been quiet in the beginning, and near the end of that time. */
@@ -29,7 +30,7 @@ export function whenQuiet(
   const begun = clock();
   let serverSpokeLast = false;
   let lastWordAt = begun;
-  let listening: Sides | undefined;
+  let stopHearing: (() => void) | undefined;
   const onClient = () => {
     serverSpokeLast = false;
     lastWordAt = clock();
@@ -40,17 +41,14 @@ export function whenQuiet(
   };
   const stop = () => {
     clearInterval(timer);
-    listening?.downstream.removeListener('data', onClient);
-    listening?.upstream.removeListener('data', onServer);
+    stopHearing?.();
   };
   const look = () => {
     const current = sides();
     if (current === undefined) return;
     const now = clock();
-    if (listening === undefined) {
-      listening = current;
-      current.downstream.on('data', onClient);
-      current.upstream.on('data', onServer);
+    if (stopHearing === undefined) {
+      stopHearing = hear(current, onClient, onServer);
       lastWordAt = now;
     }
     const quiet = now - lastWordAt;
@@ -69,4 +67,22 @@ export function whenQuiet(
   // What is said from now on counts, not from the first look on.
   look();
   return stop;
+}
+
+/** Calls back when either side speaks, until the returned function is called. Of a tunnel's connection the stream knows both. */
+function hear({ downstream, upstream }: Sides, onClient: () => void, onServer: () => void): () => void {
+  if (downstream instanceof TunnelStream) {
+    downstream.watch({ received: onClient, written: onServer });
+    return () => downstream.watch(undefined);
+  }
+  if (upstream instanceof TunnelStream) {
+    upstream.watch({ received: onServer, written: onClient });
+    return () => upstream.watch(undefined);
+  }
+  downstream.on('data', onClient);
+  upstream.on('data', onServer);
+  return () => {
+    downstream.removeListener('data', onClient);
+    upstream.removeListener('data', onServer);
+  };
 }

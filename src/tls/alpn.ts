@@ -17,7 +17,9 @@ export function chooseAlpn(offered: readonly string[]): string | undefined {
   return CHOOSABLE.find((name) => offered.includes(name));
 }
 
-/** For gRPC. */
+export const HTTP2_ALPN = 'h2';
+
+/** For gRPC and tunnels. */
 export function chooseHttp2(offered: readonly string[]): string | undefined {
-  return offered.includes('h2') ? 'h2' : undefined;
+  return offered.includes(HTTP2_ALPN) ? HTTP2_ALPN : undefined;
 }

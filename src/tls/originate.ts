@@ -22,6 +22,8 @@ export interface OriginateOptions {
   readonly destination: string;
   /** SNI as Istio writes it; undefined sends none. */
   readonly serverName: string | undefined;
+  /** The one protocol to offer and to get. Default: Istio's for a connection of its own. */
+  readonly alpn?: string;
   readonly handshakeTimeoutMs: number;
   readonly now: () => number;
 }
@@ -33,13 +35,13 @@ export interface Originated {
 
 /** Takes a connected socket; on any refusal it is destroyed before a byte of the application's has left. */
 export function originate(raw: Socket, options: OriginateOptions): Promise<Originated> {
-  const { identity, allowed, destination, serverName } = options;
+  const { identity, allowed, destination, serverName, alpn = MESH_ALPN } = options;
   let peer: VerifiedPeer | undefined;
   let sent = nothingSent;
   const socket = connect({
     socket: raw,
     secureContext: clientContext(identity),
-    ALPNProtocols: [MESH_ALPN],
+    ALPNProtocols: [alpn],
     rejectUnauthorized: true,
     // Only set where there is one: node:tls would fall back to the socket's host otherwise.
     ...(serverName === undefined ? {} : { servername: serverName }),

@@ -105,6 +105,7 @@ export function meshWith(
       identity: parseSpiffeId(`spiffe://cluster.local/ns/${namespace}/sa/${serviceAccount}`),
       addresses: address === undefined ? [] : [address],
       meshed,
+      hbone: false,
       healthy: true,
       services: new Map(service === undefined ? [] : [[keyOf(namespace, service), [{ servicePort: 80, targetPort: 8080 }]]]),
       authorizationPolicies: [],

@@ -96,6 +96,7 @@ export interface SidecarSetup {
   readonly awaitRevocations?: boolean;
   readonly settings?: Partial<PipelineSettings>;
   readonly drainTimeoutMs?: number;
+  readonly tunnelPortOf?: (address: string) => number;
   readonly now?: () => number;
 }
 
@@ -130,7 +131,8 @@ export async function startSidecar(setup: SidecarSetup): Promise<RunningSidecar>
       passthroughSource: { v4: '127.0.0.6', v6: '::1' },
       ...setup.settings,
     },
-    ports: { inbound: 0, outbound: 0, readiness: 0 },
+    ports: { inbound: 0, outbound: 0, tunnel: 0, readiness: 0 },
+    ...(setup.tunnelPortOf === undefined ? {} : { tunnelPortOf: setup.tunnelPortOf }),
     drainTimeoutMs: setup.drainTimeoutMs ?? 200,
     identity,
     revocations,
@@ -174,6 +176,7 @@ export interface MeshSpec {
     readonly trustDomain?: string;
     readonly addresses?: readonly string[];
     readonly meshed?: boolean;
+    readonly hbone?: boolean;
     readonly mode?: MutualTlsMode;
     readonly portModes?: Readonly<Record<number, MutualTlsMode>>;
     readonly outbound?: TrafficPolicy['outbound'];
@@ -203,6 +206,7 @@ export function meshOf(spec: MeshSpec): MeshSnapshot {
     ),
     addresses: entry.addresses ?? [],
     meshed: entry.meshed ?? true,
+    hbone: entry.hbone ?? false,
     healthy: true,
     services: new Map(Object.entries(entry.services ?? {}).map(([key, [servicePort, targetPort]]) => [key, [{ servicePort, targetPort }]])),
     authorizationPolicies: [],

@@ -85,6 +85,7 @@ describe('outbound', () => {
     identity: parseSpiffeId('spiffe://cluster.local/ns/foo/sa/w'),
     addresses: ['10.0.0.1'],
     meshed: true,
+    hbone: false,
     healthy: true,
     services: new Map(),
     authorizationPolicies: [],

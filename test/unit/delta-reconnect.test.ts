@@ -87,6 +87,7 @@ test('a registry of 100,000 workloads is one response that clients accept', () =
     identity: undefined,
     addresses: ['10.255.255.255', 'fd00:1234:5678:9abc:def0:1234:5678:9abc'],
     meshed: true,
+    hbone: false,
     healthy: true,
     services: new Map([service('some-service'), service('some-service-headless'), service('some-service-canary')]),
     authorizationPolicies: ['istio-system/deny-all-but-some', 'some-namespace/allow-some-service'],

@@ -160,7 +160,7 @@ const uidOf = (pod: string) => `local//Pod/foo/${pod}`;
 
 function workload(name: string, named: readonly string[]) {
   const authorizationPolicies = named.map((policy) => `foo/${policy}`);
-  const rest = { identity: undefined, addresses: ['10.0.0.1'], meshed: true, healthy: true, services: new Map() };
+  const rest = { identity: undefined, addresses: ['10.0.0.1'], meshed: true, hbone: false, healthy: true, services: new Map() };
   return { uid: uidOf(name), name, namespace: 'foo', ...rest, authorizationPolicies };
 }
 

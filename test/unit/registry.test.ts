@@ -17,6 +17,7 @@ function workload(name: string, fields: Partial<Workload> = {}): Workload {
     identity: parseSpiffeId(`spiffe://cluster.local/ns/foo/sa/${name}`),
     addresses: ['10.0.0.1'],
     meshed: true,
+    hbone: false,
     healthy: true,
     services: new Map([[KEY, http]]),
     authorizationPolicies: [],

@@ -35,6 +35,7 @@ function endpoint(subjectAltNames?: readonly string[], identity: SpiffeId | unde
     identity,
     addresses: ['10.0.0.1'],
     meshed: true,
+    hbone: false,
     healthy: true,
     services: new Map(),
     authorizationPolicies: [],

@@ -38,9 +38,10 @@ function rig() {
   const [downstream, upstream] = [side() as Socket, side()];
   const endings: Ending[] = [];
   const tracked = new Tracked(
-    { id: 1, direction: 'outbound', socket: downstream, downstream: { address: '10.0.0.1', port: 5000 }, openedAt: 0 },
-    { onJoined: () => undefined, onEnd: (_tracked, ending) => endings.push(ending) },
+    { id: 1, direction: 'outbound', downstream: { address: '10.0.0.1', port: 5000 }, openedAt: 0 },
+    { onJoined: () => undefined, onEnd: (_tracked, ending) => endings.push(ending), onForgotten: () => undefined },
   );
+  tracked.own(downstream);
   tracked.own(upstream);
   const join = () => void tracked.splice({ downstream, upstream, application: downstream, halfCloseTimeoutMs: 60_000 });
   /** Time goes by, with what either says at every look. */

@@ -22,6 +22,7 @@ const workload: Workload = {
   identity: parseSpiffeId('spiffe://cluster.local/ns/foo/sa/sleep'),
   addresses: ['10.0.0.1', 'fd00::1'],
   meshed: true,
+  hbone: false,
   healthy: true,
   services: new Map([
     [

@@ -1,6 +1,6 @@
 // Workloads of one namespace: pods, and the endpoints of ServiceEntries.
 
-import { type Pod, podAddresses, TLS_MODE_LABEL } from '../../policy/kinds/pod.ts';
+import { type Pod, podAddresses, TLS_MODE_LABEL, TUNNEL_LABEL } from '../../policy/kinds/pod.ts';
 import { hostnameOf, type ServiceObject } from '../../policy/kinds/service.ts';
 import type { ServiceEntry } from '../../policy/kinds/service-entry.ts';
 import { LabelIndex } from '../../policy/label-index.ts';
@@ -62,7 +62,7 @@ function podWorkload(pod: Pod, context: { services: LabelIndex<ServiceObject>; i
     namespace,
     identity: context.identityOf({ namespace, serviceAccount: pod.spec.serviceAccountName }),
     addresses: subject.addresses,
-    meshed: labels[TLS_MODE_LABEL] === 'istio',
+    ...meshSideOf(labels),
     healthy: isHealthy(pod),
     services: new Map(selecting.map((service) => [serviceKey({ namespace, hostname: hostnameOf(service) }), portsFor(service, pod)])),
   };
@@ -87,11 +87,17 @@ function endpointWorkload(
     namespace,
     identity: serviceAccount === undefined ? undefined : identityOf({ namespace, serviceAccount }),
     addresses: [address],
-    meshed: spec.location === 'MESH_INTERNAL' && labels[TLS_MODE_LABEL] === 'istio',
+    ...meshSideOf(spec.location === 'MESH_INTERNAL' ? labels : {}),
     healthy: true,
     services: new Map(spec.hosts.map((hostname) => [serviceKey({ namespace, hostname }), ports])),
   };
   return { workload, subject: new PolicySubject({ namespace, podName: undefined, labels, addresses: [address] }) };
+}
+
+/** What stands before the workload: a sidecar, and one that takes tunnels. */
+function meshSideOf(labels: Readonly<Record<string, string>>): { meshed: boolean; hbone: boolean } {
+  const meshed = labels[TLS_MODE_LABEL] === 'istio';
+  return { meshed, hbone: meshed && labels[TUNNEL_LABEL] === 'http' };
 }
 
 /** Not ending, not ended, and not said to be unready. */

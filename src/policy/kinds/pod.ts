@@ -7,6 +7,9 @@ import { labels, objectMeta, port, serviceAccountName } from './object-meta.ts';
 /** On a pod this label says that a sidecar in it speaks mTLS; the injector sets it. */
 export const TLS_MODE_LABEL = 'security.istio.io/tlsMode';
 
+/** On a pod this label says that its sidecar takes HBONE tunnels on port 15008, if its value is `http`. */
+export const TUNNEL_LABEL = 'networking.istio.io/tunnel';
+
 const ipAddress = z.string().transform(readIp);
 
 /** Canonical text, or an issue that says what is wrong: for a schema's transform. */

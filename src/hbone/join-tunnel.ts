@@ -1,0 +1,112 @@
+// A TCP connection and a stream of a tunnel, joined: bytes both ways with backpressure, half-close carried over, resets carried over, nothing left open.
+
+import type { Socket } from 'node:net';
+import { readInto, SHARED_READ_BUFFER } from '../net/read-into.ts';
+import type { SpliceOutcome } from '../net/splice.ts';
+import { H2Error } from './frame.ts';
+import type { TunnelStream } from './tunnel-stream.ts';
+
+/** Half of the buffer it stands in. */
+const WORTH_KEEPING_BYTES = 8 * 1024;
+
+export interface JoinOptions {
+  readonly application: Socket;
+  readonly stream: TunnelStream;
+  /** Which of the two the application is. */
+  readonly applicationIs: 'downstream' | 'upstream';
+  /** Cuts everything this connection holds, so that both ends see a reset. */
+  readonly abort: () => void;
+  /** How long one direction may stay open without a byte after the other has ended. */
+  readonly halfCloseTimeoutMs: number;
+}
+
+/** Resolves when both are closed. Never rejects. `onError` hears what was behind a reset. */
+export function joinTunnel(
+  { application, stream, applicationIs, abort, halfCloseTimeoutMs }: JoinOptions,
+  onError: (side: 'downstream' | 'upstream', error: Error) => void,
+): Promise<SpliceOutcome> {
+  const streamIs = applicationIs === 'downstream' ? 'upstream' : 'downstream';
+  const { promise, resolve } = Promise.withResolvers<SpliceOutcome>();
+  let outcome: SpliceOutcome = 'closed';
+  let idle: NodeJS.Timeout | undefined;
+  /** What the application has not taken yet. */
+  let heldUp = 0;
+  let applicationClosed = false;
+
+  const fail = (side: 'downstream' | 'upstream', error: Error) => {
+    onError(side, error);
+    if (outcome === 'closed') outcome = `${side}-reset`;
+    abort();
+  };
+  const closed = () => {
+    if (!applicationClosed || !stream.closed) return;
+    clearTimeout(idle);
+    resolve(outcome);
+  };
+  const watchHalfClose = () => {
+    idle ??= setTimeout(() => {
+      if (outcome === 'closed') outcome = 'half-close-timeout';
+      abort();
+    }, halfCloseTimeoutMs);
+  };
+
+  const fromApplication = (bytes: Buffer) => {
+    idle?.refresh();
+    if (!stream.write(bytes)) application.pause();
+  };
+  application.once('end', () => {
+    stream.end();
+    watchHalfClose();
+  });
+  application.on('drain', () => {
+    const taken = heldUp;
+    heldUp = 0;
+    if (taken > 0) stream.consumed(taken);
+  });
+  application.on('error', (error) => fail(applicationIs, error));
+  application.once('close', () => {
+    applicationClosed = true;
+    // Closed before both directions ended: whatever is left cannot be delivered any more. Where it has said and heard everything, its last bytes may still wait for the peer's window.
+    if (!application.readableEnded || !application.writableFinished) stream.reset(H2Error.CONNECT_ERROR);
+    closed();
+  });
+  stream.attach({
+    data(bytes) {
+      idle?.refresh();
+      if (application.destroyed) return true;
+      // Behind what waits already a piece waits too: a small one must not keep a whole buffer.
+      const small = application.writableLength > 0 && bytes.length < WORTH_KEEPING_BYTES;
+      const taken = application.write(small ? Buffer.from(bytes) : bytes);
+      // Not all of it has reached the kernel: then its buffer is still being read.
+      if (!small && application.writableLength > 0) stream.retain();
+      if (!taken) heldUp += bytes.length;
+      return taken;
+    },
+    end() {
+      application.end();
+      watchHalfClose();
+    },
+    drained: () => application.resume(),
+    broken: (reason) => fail(streamIs, new Error(reason)),
+    closed,
+  });
+  // A peer that went away while we were still deciding.
+  if (application.destroyed) {
+    if (application.errored) fail(applicationIs, application.errored);
+    abort();
+    setImmediate(() => {
+      if (!application.closed || applicationClosed) return;
+      applicationClosed = true;
+      stream.reset(H2Error.CONNECT_ERROR);
+      closed();
+    });
+  } else if (application.readableEnded) {
+    // An end that came while the connection was still being judged is carried over now.
+    stream.end();
+    watchHalfClose();
+  } else {
+    readInto(application, { buffer: () => SHARED_READ_BUFFER, onBytes: fromApplication });
+    if (!stream.heldUp) application.resume();
+  }
+  return promise;
+}

@@ -1,0 +1,74 @@
+// What is decided about a connection that came in, whether redirected or through a tunnel: the switch, the verdict, and the verdict again when the mesh changes.
+
+import type { Socket } from 'node:net';
+import { type Arrival, decideArrival, decideShadow, type Transport } from '../policy/decide.ts';
+import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
+import { switchFor, type TlsSwitch } from '../policy/model.ts';
+import type { Judgement } from '../policy/verdict.ts';
+import type { TrustBundles } from '../spiffe/trust-bundle.ts';
+import type { VerifiedPeer } from '../spiffe/verify-peer.ts';
+import type { Governed, Known } from './connection.ts';
+import { dialUpstream, enforce, judgeFromNowOn, judging, ownIdOf, type PipelineContext, selfIn } from './context.ts';
+import type { Tracked } from './tracked.ts';
+
+/** How a connection came in, and who proved to be at the other end. */
+export interface Arrived {
+  readonly transport: Transport;
+  readonly peer?: VerifiedPeer;
+  /** The bundles its certificate was verified by. */
+  readonly verifiedBy?: TrustBundles;
+}
+
+export interface Judged extends Governed {
+  readonly tlsSwitch: TlsSwitch;
+}
+
+/** The switch that holds for the destination's port. */
+export function judge(tracked: Tracked, governed: Governed): Judged {
+  const tlsSwitch = switchFor(governed.policy, governed.originalDestination.port);
+  return tracked.note({ ...governed, tlsSwitch, upstream: governed.originalDestination, ...ownIdOf(governed) });
+}
+
+/** Our verdict, before the application hears a byte; and the same verdict again whenever the mesh changes. Throws the verdict's code. */
+export function settle(tracked: Tracked, judged: Judged, arrived: Arrived, context: PipelineContext): void {
+  const { transport, peer } = arrived;
+  const arrival: Arrival = {
+    transport,
+    peer: peer?.id,
+    sourceIp: judged.downstream.address,
+    destination: judged.originalDestination,
+  };
+  const { mesh, self, policy } = judged;
+  const authorizations = mesh.authorizations.of(self);
+  const shadow = decideShadow(arrival, { policy, authorizations });
+  const registered = mesh.registry.workloadAt(judged.downstream.address);
+  const known: Known = { ...judged, transport, ...(shadow.allowed ? {} : { shadow }), ...(registered === undefined ? {} : { registered }) };
+  tracked.note(peer === undefined ? known : { ...known, peer });
+  enforce(decideArrival(arrival, { switches: policy, authorizations }));
+  judgeFromNowOn(tracked, {
+    context,
+    judgedBy: mesh,
+    ...(arrived.verifiedBy === undefined ? {} : { verifiedBy: arrived.verifiedBy }),
+    judge: (next) => rejudge(next, { arrival, context }),
+  });
+}
+
+function rejudge(mesh: MeshSnapshot, of: { arrival: Arrival; context: PipelineContext }): Judgement {
+  return judging(() => {
+    const { self, policy } = selfIn(mesh, of.context);
+    return decideArrival(of.arrival, { switches: policy, authorizations: mesh.authorizations.of(self) });
+  });
+}
+
+/** The connection to the application, from the source address that the redirection knows. */
+export function dialApplication(tracked: Tracked, judged: Judged, context: PipelineContext): Promise<Socket> {
+  const { address, port } = judged.originalDestination;
+  const { v4, v6 } = context.settings.passthroughSource;
+  return dialUpstream(tracked, {
+    host: address,
+    port,
+    timeoutMs: context.settings.dialTimeoutMs,
+    localAddress: address.includes(':') ? v6 : v4,
+    keepAlive: false,
+  });
+}
