@@ -1,6 +1,7 @@
 // A TCP connection to an upstream, with a deadline.
 
 import { connect, type Socket } from 'node:net';
+import { bindSource } from './bound-socket.ts';
 
 export interface DialOptions {
   readonly host: string;
@@ -8,7 +9,10 @@ export interface DialOptions {
   readonly timeoutMs: number;
   /** Source address to bind; undefined lets the kernel choose. */
   readonly localAddress?: string;
-  readonly signal?: AbortSignal;
+  /** Default: as long as nothing is said, the kernel asks now and then whether the other host is still there. */
+  readonly keepAlive?: boolean;
+  /** Hears of the socket before it is connected: whoever destroys it ends the dial. */
+  readonly onSocket?: (socket: Socket) => void;
 }
 
 export class DialTimeout extends Error {}
@@ -18,20 +22,18 @@ const KEEP_ALIVE_MS = 60_000;
 /** Resolves with a connected, paused socket that keeps half-close. Rejects with the system's error, or DialTimeout. */
 export function dial(options: DialOptions): Promise<Socket> {
   return new Promise((resolve, reject) => {
-    const { host, port, timeoutMs, localAddress, signal } = options;
-    const socket = connect({
-      host,
-      port,
-      allowHalfOpen: true,
-      noDelay: true,
-      keepAlive: true,
-      keepAliveInitialDelay: KEEP_ALIVE_MS,
-      ...(localAddress === undefined ? {} : { localAddress }),
-    });
+    const { host, port, timeoutMs, localAddress, keepAlive = true } = options;
+    const to = { host, port, allowHalfOpen: true, noDelay: true, keepAlive, keepAliveInitialDelay: KEEP_ALIVE_MS };
+    let socket = connect(to);
+    // The socket connects in the next tick: until then it can be given its source.
+    if (localAddress !== undefined && !bindSource(socket, localAddress)) {
+      socket.destroy();
+      socket = connect({ ...to, localAddress });
+    }
     const finish = (error?: Error) => {
       clearTimeout(timer);
-      signal?.removeEventListener('abort', onAbort);
       socket.removeListener('error', finish);
+      socket.removeListener('close', onClose);
       if (error === undefined) resolve(socket);
       else {
         socket.on('error', () => undefined);
@@ -39,11 +41,11 @@ export function dial(options: DialOptions): Promise<Socket> {
         reject(error);
       }
     };
-    const onAbort = () => finish(new Error('given up'));
+    const onClose = () => finish(new Error('given up'));
     const timer = setTimeout(() => finish(new DialTimeout(`no answer from ${host} port ${port} within ${timeoutMs} ms`)), timeoutMs);
     socket.once('error', finish);
+    socket.once('close', onClose);
     socket.once('connect', () => finish());
-    if (signal?.aborted === true) onAbort();
-    else signal?.addEventListener('abort', onAbort, { once: true });
+    options.onSocket?.(socket);
   });
 }

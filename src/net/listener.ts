@@ -13,6 +13,8 @@ export interface ListenOptions {
   readonly port: number;
   /** Default: every address, of both families where there are two. */
   readonly host?: string;
+  /** Beside other listeners of the same port, also of other threads: the kernel deals connections out among them. */
+  readonly reusePort?: boolean;
   readonly onConnection: (socket: Socket) => void;
   /** A connection that could not be accepted, for want of file descriptors mostly; the listener goes on. */
   readonly onError: (error: Error) => void;
@@ -23,11 +25,11 @@ export async function listen(options: ListenOptions): Promise<Listener> {
   const server = createServer({ allowHalfOpen: true, noDelay: true, pauseOnConnect: true, keepAlive: true, keepAliveInitialDelay: 60_000 });
   server.on('connection', options.onConnection);
   try {
-    await bind(server, options.port, options.host ?? '::');
+    await bind(server, options, options.host ?? '::');
   } catch (error) {
     const noIpv6 = error instanceof Error && 'code' in error && (error.code === 'EAFNOSUPPORT' || error.code === 'EADDRNOTAVAIL');
     if (options.host !== undefined || !noIpv6) throw error;
-    await bind(server, options.port, '0.0.0.0');
+    await bind(server, options, '0.0.0.0');
   }
   server.on('error', options.onError);
   const address = server.address();
@@ -35,11 +37,11 @@ export async function listen(options: ListenOptions): Promise<Listener> {
   return { port, close: () => new Promise((resolve) => server.close(() => resolve())) };
 }
 
-function bind(server: Server, port: number, host: string): Promise<void> {
+function bind(server: Server, { port, reusePort = false }: ListenOptions, host: string): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', reject);
     // A full backlog drops connections silently; 511 is Node's default, sidecars see bursts.
-    server.listen({ port, host, backlog: 4096 }, () => {
+    server.listen({ port, host, reusePort, backlog: 4096 }, () => {
       server.removeListener('error', reject);
       resolve();
     });

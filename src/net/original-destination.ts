@@ -16,9 +16,12 @@ export interface Destination {
   readonly port: number;
 }
 
-const getsockopt = koffi
-  .load('libc.so.6')
-  .func('int getsockopt(int fd, int level, int name, _Out_ uint8_t *value, _Inout_ uint32_t *length)');
+/** Plain pointers: koffi would otherwise turn every buffer into arrays and back, which costs more than the call. */
+const getsockopt = koffi.load('libc.so.6').func('int getsockopt(int fd, int level, int name, void *value, void *length)');
+
+/** One call at a time, so one pair of buffers. */
+const value = Buffer.alloc(28);
+const length = new Uint32Array(1);
 
 /** Undefined when the connection was not redirected, or the kernel has lost track of it. Never guesses. */
 export function originalDestination(socket: Socket): Destination | undefined {
@@ -26,9 +29,11 @@ export function originalDestination(socket: Socket): Destination | undefined {
   if (fd === undefined) return undefined;
   // On a dual-stack listener an IPv4 peer shows as ::ffff:a.b.c.d and is tracked as IPv4.
   const v4 = socket.remoteFamily === 'IPv4' || socket.remoteAddress?.startsWith('::ffff:') === true;
-  const value = Buffer.alloc(v4 ? 16 : 28);
-  if (getsockopt(fd, v4 ? SOL_IP : SOL_IPV6, SO_ORIGINAL_DST, value, [value.length]) !== 0) return undefined;
+  length[0] = v4 ? 16 : 28;
+  if (getsockopt(fd, v4 ? SOL_IP : SOL_IPV6, SO_ORIGINAL_DST, value, length) !== 0) return undefined;
   const port = value.readUInt16BE(2);
-  const address = v4 ? value.subarray(4, 8).join('.') : Address6.fromUnsignedByteArray([...value.subarray(8, 24)]).correctForm();
+  const address = v4
+    ? `${value[4]}.${value[5]}.${value[6]}.${value[7]}`
+    : Address6.fromUnsignedByteArray([...value.subarray(8, 24)]).correctForm();
   return { address, port };
 }

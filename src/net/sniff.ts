@@ -1,7 +1,8 @@
-// Reads a connection's first bytes and puts them back: enough to tell mesh TLS, other TLS and plaintext apart.
+// A connection's first bytes, looked at where they are, or else read and put back: enough to tell mesh TLS, other TLS and plaintext apart.
 
 import type { Socket } from 'node:net';
-import { FirstBytesReader } from './client-hello.ts';
+import { FirstBytesReader, readFirstBytes } from './client-hello.ts';
+import { peek } from './peek.ts';
 
 /** 'silent': nothing came in time. 'closed': the peer ended or reset before saying enough. */
 export type Sniffed =
@@ -23,7 +24,20 @@ export interface SniffOptions {
 }
 
 /** Leaves the socket paused with every byte unread. Never rejects. */
-export function sniff(socket: Socket, options: SniffOptions): Promise<Sniffed> {
+export async function sniff(socket: Socket, options: SniffOptions): Promise<Sniffed> {
+  // Mostly they are there already, or a turn of the event loop later: then nothing is read, and node:tls reads from the kernel itself.
+  const seen = look(socket) ?? (await new Promise<Sniffed | undefined>((resolve) => setImmediate(() => resolve(look(socket)))));
+  return seen ?? read(socket, options);
+}
+
+function look(socket: Socket): Sniffed | undefined {
+  const bytes = socket.destroyed ? undefined : peek(socket);
+  if (bytes === undefined) return undefined;
+  const first = readFirstBytes(bytes);
+  return first.kind === 'more' ? undefined : first;
+}
+
+function read(socket: Socket, options: SniffOptions): Promise<Sniffed> {
   return new Promise((resolve) => {
     const reader = new FirstBytesReader();
     const chunks: Buffer[] = [];

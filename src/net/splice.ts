@@ -98,6 +98,8 @@ export function cut(socket: Duplex, top: Duplex = socket): void {
   if (socket.destroyed) return;
   // With bytes still to be written the shutdown has not begun: then a reset is possible, and a clean end would be a lie.
   const shuttingDown = top.writableEnded && !top.writableFinished && top.writableLength === 0;
-  if (socket instanceof Socket && !(socket instanceof TLSSocket) && !shuttingDown) socket.resetAndDestroy();
+  // One that is not connected yet would be reset only when it is.
+  const connected = socket instanceof Socket && !socket.connecting;
+  if (connected && !(socket instanceof TLSSocket) && !shuttingDown) socket.resetAndDestroy();
   else socket.destroy();
 }

@@ -15,7 +15,9 @@ export class BoundedEntries<E> {
   }
 
   get size(): number {
-    return this.#tiers.reduce((sum, { size }) => sum + size, 0);
+    let size = 0;
+    for (const tier of this.#tiers) size += tier.size;
+    return size;
   }
 
   get(key: string, tier: Tier): E | undefined {

@@ -54,7 +54,15 @@ export interface OpenConnection {
   end(cut?: Sighting): void;
 }
 
-export class Ledger implements LedgerView {
+/** Where connections are noted. */
+export interface SightingSink {
+  /** One that is being joined. */
+  join(sighting: Sighting): OpenConnection;
+  /** One that has ended before it was joined: refused, failed or cut. */
+  note(sighting: Sighting): void;
+}
+
+export class Ledger implements LedgerView, SightingSink {
   readonly instance = randomUUID();
   readonly observedSince: number;
   readonly #log: TripwireLog;
@@ -99,7 +107,6 @@ export class Ledger implements LedgerView {
     return this.#revision;
   }
 
-  /** Notes a connection that is being joined. */
   join(sighting: Sighting): OpenConnection {
     const key = entryKey(sighting.facts);
     const entry = this.#count(key, sighting, false);
@@ -115,7 +122,6 @@ export class Ledger implements LedgerView {
     };
   }
 
-  /** Notes a connection that has ended before it was joined: refused, failed or cut. */
   note(sighting: Sighting): void {
     this.#count(entryKey(sighting.facts), sighting, false);
   }

@@ -1,14 +1,15 @@
 // The log: JSON lines by pino on standard output, whole lines only, flushed at least twice a second.
 
-import { destination, type Logger, pino } from 'pino';
+import { type DestinationStream, destination, type Logger, pino } from 'pino';
 
 export type Log = Logger;
 
 const FLUSH_EVERY_MS = 500;
 
-/** `close` writes out what is buffered and stops the timer. */
+/** `write` takes whole lines that are written already. `close` writes out what is buffered and stops the timer. */
 export interface LogSink {
   readonly log: Log;
+  write(lines: string): void;
   close(): void;
 }
 
@@ -19,19 +20,12 @@ export function openLog(options: { role: string; level: LogLevel; fd?: number })
   const sink = destination({ fd: options.fd ?? 1, sync: false, minLength: 4096 });
   // A closed pipe on the other side must not end the data path.
   sink.on('error', () => undefined);
-  const log = pino(
-    {
-      level: options.level,
-      base: { role: options.role },
-      formatters: { level: (level) => ({ level }) },
-      timestamp: () => `,"time":"${new Date().toISOString()}"`,
-    },
-    sink,
-  );
+  const log = logInto(sink, { level: options.level, base: { role: options.role } });
   const timer = setInterval(() => sink.flush(), FLUSH_EVERY_MS);
   timer.unref();
   return {
     log,
+    write: (lines) => void sink.write(lines),
     close: () => {
       clearInterval(timer);
       try {
@@ -41,4 +35,12 @@ export function openLog(options: { role: string; level: LogLevel; fd?: number })
       }
     },
   };
+}
+
+/** The same lines, into whatever takes them one at a time. */
+export function logInto(sink: DestinationStream, { level, base }: { level: LogLevel; base: object }): Log {
+  return pino(
+    { level, base, formatters: { level: (label) => ({ level: label }) }, timestamp: () => `,"time":"${new Date().toISOString()}"` },
+    sink,
+  );
 }

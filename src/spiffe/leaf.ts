@@ -14,6 +14,34 @@ const DIGITAL_SIGNATURE = 0x80;
 const KEY_CERT_SIGN = 0x04;
 const CRL_SIGN = 0x02;
 
+/** What is read from a certificate, whoever presents it. Dates in Unix milliseconds, `serial` upper-case hex as OpenSSL prints it. */
+export interface LeafFacts {
+  readonly id: SpiffeId;
+  readonly serial: string;
+  readonly notBefore: number;
+  readonly notAfter: number;
+}
+
+/** The same peers come again and again; what their certificates say does not change. Only what is good is remembered, by its whole DER. */
+const MAX_KNOWN = 1_000;
+const known = new Map<string, LeafFacts>();
+
+/** Throws what `readLeaf` throws. */
+export function leafFacts(certificate: X509Certificate): LeafFacts {
+  const der = certificate.raw.toString('latin1');
+  const remembered = known.get(der);
+  if (remembered !== undefined) return remembered;
+  const facts = Object.freeze({
+    id: readLeaf(certificate),
+    serial: certificate.serialNumber,
+    notBefore: certificate.validFromDate.getTime(),
+    notAfter: certificate.validToDate.getTime(),
+  });
+  if (known.size >= MAX_KNOWN) known.clear();
+  known.set(der, facts);
+  return facts;
+}
+
 /**
  * The SPIFFE ID of a leaf that obeys https://spiffe.io/docs/latest/spiffe-specs/x509-svid/ sections 4 and 5.2.
  * Throws SPIFFE_ID_INVALID (0, 2 or odd URI SANs) or LEAF_INVALID (a CA, wrong key usage, not DER).

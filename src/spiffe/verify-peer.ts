@@ -4,7 +4,7 @@
 import type { X509Certificate } from 'node:crypto';
 import { HandfastError } from '../errors.ts';
 import { type RevocationList, revocationOf } from './crl.ts';
-import { readLeaf } from './leaf.ts';
+import { type LeafFacts, leafFacts } from './leaf.ts';
 import type { SpiffeId } from './spiffe-id.ts';
 import type { TrustBundles } from './trust-bundle.ts';
 import { chainsTo } from './x509-svid.ts';
@@ -42,7 +42,8 @@ export function verifyPeer(peer: PeerCertificates, trust: PeerTrust): VerifiedPe
   const { leaf } = peer;
   // Never trust `authorized` by itself: a resumed TLS 1.3 session can claim it with no certificate at all (nodejs/node#64677).
   if (leaf === undefined) throw new HandfastError('NO_CLIENT_CERTIFICATE', 'the peer presented no certificate');
-  const id = readLeaf(leaf);
+  const facts = leafFacts(leaf);
+  const { id, serial, notAfter } = facts;
   const bundle = trust.bundles.get(id.trustDomain);
   if (bundle === undefined) {
     const known = trust.bundles.all.map(({ trustDomain }) => trustDomain).join(', ');
@@ -52,30 +53,30 @@ export function verifyPeer(peer: PeerCertificates, trust: PeerTrust): VerifiedPe
   if (trust.bundles.all.length > 1 && !chainsTo([leaf, ...peer.intermediates()], bundle)) {
     throw new HandfastError('CHAIN_UNTRUSTED', `${id.uri}: its certificate does not chain to the bundle of ${id.trustDomain}`);
   }
-  checkValidity(leaf, { whose: id.uri, now: trust.now });
-  const revocation = revocationOf({ id, serial: leaf.serialNumber }, trust.revocations);
+  checkDates(facts, { whose: id.uri, now: trust.now });
+  const revocation = revocationOf({ id, serial }, trust.revocations);
   if (revocation !== undefined) throw new HandfastError('CERTIFICATE_REVOKED', `${id.uri}: ${revocation}`);
   return Object.freeze({
     id,
-    serial: leaf.serialNumber,
-    notAfter: leaf.validToDate.getTime(),
+    serial,
+    notAfter,
     certificates: () => [leaf, ...peer.intermediates()],
   });
 }
 
 /** Throws CERTIFICATE_EXPIRED or CERTIFICATE_NOT_YET_VALID with both sides of the disagreement: our clock and the certificate's window. */
 export function checkValidity(certificate: X509Certificate, { whose, now }: { whose: string; now: number }): void {
-  const [from, to] = [certificate.validFromDate, certificate.validToDate];
-  const window = `our clock says ${clock(now)}, it is valid from ${from.toISOString()} to ${to.toISOString()}`;
-  const serial = certificate.serialNumber;
+  const dates = { notBefore: certificate.validFromDate.getTime(), notAfter: certificate.validToDate.getTime() };
+  checkDates({ ...dates, serial: certificate.serialNumber }, { whose, now });
+}
+
+function checkDates({ notBefore, notAfter, serial }: Omit<LeafFacts, 'id'>, { whose, now }: { whose: string; now: number }): void {
   // Written so that a clock that is no number accepts nobody.
-  if (!(now <= to.getTime()))
-    throw new HandfastError('CERTIFICATE_EXPIRED', `${whose}: certificate ${serial} expired at ${to.toISOString()}: ${window}`);
-  if (!(now >= from.getTime()))
-    throw new HandfastError(
-      'CERTIFICATE_NOT_YET_VALID',
-      `${whose}: certificate ${serial} is not valid before ${from.toISOString()}: ${window}`,
-    );
+  if (now <= notAfter && now >= notBefore) return;
+  const [from, to] = [clock(notBefore), clock(notAfter)];
+  const window = `our clock says ${clock(now)}, it is valid from ${from} to ${to}`;
+  if (!(now <= notAfter)) throw new HandfastError('CERTIFICATE_EXPIRED', `${whose}: certificate ${serial} expired at ${to}: ${window}`);
+  throw new HandfastError('CERTIFICATE_NOT_YET_VALID', `${whose}: certificate ${serial} is not valid before ${from}: ${window}`);
 }
 
 function clock(now: number): string {

@@ -1,7 +1,7 @@
 // The server's side of mTLS, always through a tls.Server: a TLSSocket made by hand does not enforce the client's chain.
 
-import type { Socket } from 'node:net';
-import { createServer, type Server, type TLSSocket } from 'node:tls';
+import { Socket } from 'node:net';
+import { createServer, type Server, TLSSocket } from 'node:tls';
 import { HandfastError } from '../errors.ts';
 import type { RevocationList } from '../spiffe/crl.ts';
 import type { Identity } from '../spiffe/identity.ts';
@@ -46,7 +46,9 @@ export class Terminator {
   readonly #now: () => number;
   readonly #server: Server;
   readonly #handshakeTimeoutMs: number;
-  readonly #pending = new Map<string, Pending>();
+  readonly #pending = new WeakMap<Socket, Pending>();
+  /** The line itself is a secret and is not looked at. */
+  readonly #onKeylog = (_secret: Buffer, socket: TLSSocket) => this.#known(socket);
   #identity: Identity | undefined;
 
   constructor(options: TerminatorOptions) {
@@ -54,6 +56,7 @@ export class Terminator {
     this.#revocations = options.revocations;
     this.#now = options.now;
     this.#handshakeTimeoutMs = options.handshakeTimeoutMs;
+    const early = (socket: TLSSocket) => this.#known(socket);
     this.#server = createServer({
       requestCert: true,
       // Without it every client is let through to our own verdict, which is the same but for the missing certificate.
@@ -61,27 +64,18 @@ export class Terminator {
       // ours is the deadline that says why; this one only makes sure that nothing outlives it.
       handshakeTimeout: options.handshakeTimeoutMs + 1_000,
       allowHalfOpen: true,
-      ALPNCallback: ({ protocols }) => options.chooseAlpn(protocols),
+      ALPNCallback(this: unknown, { protocols }: { protocols: readonly string[] }) {
+        if (this instanceof TLSSocket) early(this);
+        return options.chooseAlpn(protocols);
+      },
     });
+    this.#server.on('keylog', this.#onKeylog);
     this.#server.on('secureConnection', (socket) => this.#secured(socket));
     this.#server.on('tlsClientError', (error, socket) => {
-      const pending = this.#pending.get(keyOf(socket));
+      const pending = this.#pendingOf(socket);
       if (pending !== undefined) leavingOpenSsl(() => pending.reject(handshakeError(error)));
     });
-    // A client whose chain is refused is destroyed without an event; the reason stands on its TLSSocket alone, and this documented event
-    // is the one that hands it over in time. The line itself is a secret and is not looked at.
-    this.#server.on('keylog', (_secret, socket) => {
-      const pending = this.#pending.get(keyOf(socket));
-      if (pending === undefined || pending.socket !== undefined) return;
-      pending.socket = socket;
-      socket.prependOnceListener('secure', () => {
-        pending.sent = readPeer(socket);
-      });
-      // A client that ends in mid-handshake: on a socket that keeps half-close nothing else would say so before the deadline.
-      socket.once('end', () => leavingOpenSsl(() => pending.reject(this.#closedDuringHandshake(pending))));
-    });
   }
-
   /** From the next handshake on; handshakes under way and open connections keep theirs. */
   replace(identity: Identity): void {
     this.#server.setSecureContext(contextOptions(identity));
@@ -89,18 +83,19 @@ export class Terminator {
   }
 
   /** Rejects with a coded error when the handshake, or our own verdict on the certificate, refuses the peer. */
-  async terminate(raw: Socket): Promise<Terminated> {
-    const { socket, peer, verifiedBy } = await this.terminateAny(raw);
+  async terminate(raw: Socket, options: { offersAlpn?: boolean } = {}): Promise<Terminated> {
+    const { socket, peer, verifiedBy } = await this.terminateAny(raw, options);
     if (peer !== undefined) return { socket, peer, verifiedBy };
     socket.destroy();
     throw new HandfastError('NO_CLIENT_CERTIFICATE', 'the peer presented no certificate');
   }
 
   /** The same, but `peer` is undefined for a client without a certificate, where those are let in. */
-  async terminateAny(raw: Socket): Promise<Terminated<VerifiedPeer | undefined>> {
+  async terminateAny(raw: Socket, options: { offersAlpn?: boolean } = {}): Promise<Terminated<VerifiedPeer | undefined>> {
     const identity = this.#identity;
     if (identity === undefined) throw new HandfastError('NO_IDENTITY', 'no certificate has arrived yet');
-    const key = keyOf(raw);
+    // It will not say so again.
+    if (raw.destroyed) throw new HandfastError('HANDSHAKE_FAILED', 'the peer closed the connection before the TLS handshake');
     const { promise, resolve, reject } = Promise.withResolvers<Terminated<VerifiedPeer | undefined>>();
     const pending: Pending = { identity, socket: undefined, sent: nothingSent, resolve, reject };
     const onClose = () => reject(this.#closedDuringHandshake(pending));
@@ -109,26 +104,53 @@ export class Terminator {
       this.#handshakeTimeoutMs,
     );
     raw.once('close', onClose);
-    this.#pending.set(key, pending);
-    this.#server.emit('connection', raw);
+    this.#pending.set(raw, pending);
+    // Whether anybody wants its keys, node:tls asks when it makes the TLSSocket: five calls for each handshake, which one that offers an ALPN is known without.
+    if (options.offersAlpn === true) this.#server.removeListener('keylog', this.#onKeylog);
     try {
+      try {
+        this.#server.emit('connection', raw);
+      } finally {
+        if (options.offersAlpn === true) this.#server.on('keylog', this.#onKeylog);
+      }
       return await promise;
     } finally {
       clearTimeout(timer);
       raw.removeListener('close', onClose);
-      // Its port may have been used again already.
-      if (this.#pending.get(key) === pending) this.#pending.delete(key);
+      this.#pending.delete(raw);
     }
+  }
+
+  /**
+   * A client whose chain is refused is destroyed without an event: the reason stands on its TLSSocket alone, and nothing is handed that before it is judged but the callback for the
+   * ALPN and the event with its keys.
+   */
+  #known(socket: TLSSocket): void {
+    const pending = this.#pendingOf(socket);
+    if (pending === undefined || pending.socket !== undefined) return;
+    pending.socket = socket;
+    socket.prependOnceListener('secure', () => {
+      pending.sent = readPeer(socket);
+    });
+    // A client that ends in mid-handshake: on a socket that keeps half-close nothing else would say so before the deadline.
+    socket.once('end', () => leavingOpenSsl(() => pending.reject(this.#closedDuringHandshake(pending))));
+  }
+
+  #pendingOf(socket: TLSSocket): Pending | undefined {
+    const raw = beneath(socket);
+    return raw === undefined ? undefined : this.#pending.get(raw);
   }
 
   #secured(socket: TLSSocket): void {
     // Attached before anything is awaited: a reset may come at once.
     socket.on('error', () => undefined);
-    const pending = this.#pending.get(keyOf(socket));
+    const pending = this.#pendingOf(socket);
     if (pending === undefined) {
       socket.destroy();
       return;
     }
+    // Without ALPN and keys it is known only now, and nobody has read its certificate before.
+    if (pending.socket === undefined) pending.sent = readPeer(socket);
     const { sent } = pending;
     const verifiedBy = pending.identity.bundles;
     if (sent.leaf === undefined && this.#anonymous) {
@@ -154,7 +176,8 @@ export class Terminator {
   }
 }
 
-/** The connection's four-tuple: the documented way to know a TLSSocket of the server by the socket it was made from. */
-function keyOf(socket: Socket): string {
-  return `${socket.remoteAddress}|${socket.remotePort}|${socket.localAddress}|${socket.localPort}`;
+/** The socket that a TLSSocket was made from. Node keeps it on an undocumented property, and this is the one place that reads it; without it nobody is let in. */
+function beneath(socket: TLSSocket): Socket | undefined {
+  const raw: unknown = Reflect.get(socket, '_parent');
+  return raw instanceof Socket ? raw : undefined;
 }
