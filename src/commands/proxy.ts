@@ -6,61 +6,51 @@ import { runIdentityStreams } from '../discovery/identity-streams.ts';
 import { runLedgerClient } from '../discovery/ledger-client.ts';
 import { MeshSource, meshTypeUrls } from '../discovery/mesh-source.ts';
 import { runReportClient } from '../discovery/report-client.ts';
+import type { ResourceChange } from '../discovery/resource-cache.ts';
 import { TokenFile } from '../discovery/token-file.ts';
 import { originalDestination } from '../net/original-destination.ts';
-import { openLog } from '../observe/log.ts';
+import { returnMemory } from '../net/return-memory.ts';
+import type { LedgerView } from '../observe/ledger.ts';
+import { type LogSink, openLog } from '../observe/log.ts';
 import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
-import { parseProxyConfig } from '../proxy/config.ts';
-import { Sidecar } from '../proxy/sidecar.ts';
+import { type ProxyConfig, parseProxyConfig } from '../proxy/config.ts';
+import { Sidecar, type SidecarOptions, type SidecarPorts } from '../proxy/sidecar.ts';
+import type { ConnectionTracker } from '../proxy/tracker.ts';
+import { isWholeFor } from '../proxy/whole-mesh.ts';
 import { Snapshot } from '../snapshot.ts';
 import { noRevocations, type RevocationList } from '../spiffe/crl.ts';
 import type { Identity } from '../spiffe/identity.ts';
 import { clientContext } from '../tls/context.ts';
 import { unixTarget } from '../wire/grpc-target.ts';
+import { SidecarWorkers } from '../workers/sidecar-workers.ts';
 import { aborted } from './aborted.ts';
 import { sdsSource } from './sds-source.ts';
 
 /** Runs until the signal aborts and connections are drained. */
 export async function run(argv: readonly string[], signal: AbortSignal): Promise<number> {
   const config = parseProxyConfig(argv);
-  const { log, close } = openLog({ role: 'proxy', level: config['log-level'] });
+  const sink = openLog({ role: 'proxy', level: config['log-level'] });
+  const { log, close } = sink;
   const now = Date.now;
   const identity = new Snapshot<Identity>();
-  const mesh = new Snapshot<MeshSnapshot>();
   const discovery = new AbortController();
   const token = new TokenFile(config['token-file']);
   const sds = sdsSource(config, now);
   const sdsToken = config['sds-token-file'] === undefined ? undefined : new TokenFile(config['sds-token-file']);
   const revocations = new Snapshot<RevocationList>(sds.crl === undefined ? noRevocations : undefined);
-  const meshSource = new MeshSource(mesh, ({ registry, authorizations }) => {
-    const self = registry.workload(config['pod-namespace'], config['pod-name']);
-    return self === undefined || authorizations.of(self).missing.length === 0;
-  });
   try {
     await token.start(discovery.signal);
     await sdsToken?.start(discovery.signal);
     const watchdog = watchExpiry({ identity, log, now, signal: discovery.signal });
-    const sidecar = await Sidecar.start({
-      settings: {
-        podName: config['pod-name'],
-        podNamespace: config['pod-namespace'],
-        dialTimeoutMs: config['dial-timeout'],
-        handshakeTimeoutMs: config['handshake-timeout'],
-        sniffSilenceMs: config['sniff-silence'],
-        halfCloseTimeoutMs: config['half-close-timeout'],
-        passthroughSource: { v4: '127.0.0.6', v6: '::6' },
-      },
-      ports: { inbound: config['inbound-port'], outbound: config['outbound-port'], readiness: config['readiness-port'] },
-      drainTimeoutMs: config['drain-timeout'],
+    const serving = await serve(config, {
       identity,
       revocations,
-      mesh,
-      originalDestination,
-      log,
+      log: sink,
       now,
       warnings: () => [watchdog.warning() ?? [], outdated(revocations.current, now())].flat(),
     });
-    log.info({ ports: sidecar.ports, pod: `${config['pod-namespace']}/${config['pod-name']}`, agent: config.agent }, 'sidecar listening');
+    log.info({ ports: serving.ports, pod: `${config['pod-namespace']}/${config['pod-name']}`, agent: config.agent }, 'sidecar listening');
+    returnMemory(discovery.signal);
     const toAgent = { target: unixTarget(config.agent), token: token.value, log, signal: discovery.signal };
     const nodeId = `sidecar~${config['pod-namespace']}~${config['pod-name']}`;
     const pod = `${config['pod-namespace']}/${config['pod-name']}`;
@@ -72,21 +62,74 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
     };
     const streams = [
       runIdentityStreams({ ...toSds, ...sds, identity, revocations, prove: clientContext, now }),
-      runDeltaAdsClient({ ...toAgent, nodeId, typeUrls: meshTypeUrls, apply: (typeUrl, change) => meshSource.apply(typeUrl, change) }),
-      runReportClient({ ...toAgent, peers: () => sidecar.tracker.livePeers().map((peer) => ({ pod, ...peer })) }),
-      runLedgerClient({ ...toAgent, ledgers: () => [{ pod, reporter: '', ended: false, ledger: sidecar.tracker.ledger }] }),
+      runDeltaAdsClient({ ...toAgent, nodeId, typeUrls: meshTypeUrls, apply: (typeUrl, change) => serving.apply(typeUrl, change) }),
+      runReportClient({ ...toAgent, peers: () => serving.livePeers().map((peer) => ({ pod, ...peer })) }),
+      runLedgerClient({ ...toAgent, ledgers: () => [{ pod, reporter: '', ended: false, ledger: serving.ledger }] }),
     ];
-    await aborted(signal);
+    // Whatever broke the workers, those that are left drain.
+    const failure = await Promise.race([aborted(signal), serving.failed.catch((error: unknown) => error)]);
     // Discovery goes on while connections drain: a revocation or a new switch still reaches them.
-    await sidecar.stop();
+    await serving.stop();
     discovery.abort();
     await Promise.all(streams);
+    if (failure !== undefined) throw failure;
     log.info('stopped');
     return 0;
   } finally {
     discovery.abort();
     close();
   }
+}
+
+/** The data path, in this thread or in several. */
+interface Serving {
+  readonly ports: SidecarPorts;
+  readonly ledger: LedgerView;
+  livePeers(): ReturnType<ConnectionTracker['livePeers']>;
+  /** Throws, changing nothing, when any resource of the change cannot be used. */
+  apply(typeUrl: string, change: ResourceChange): void;
+  /** Rejects when it cannot go on. */
+  readonly failed: Promise<never>;
+  stop(): Promise<void>;
+}
+
+interface Shared extends Pick<SidecarOptions, 'identity' | 'revocations' | 'now'> {
+  readonly log: LogSink;
+  readonly warnings: () => readonly string[];
+}
+
+async function serve(config: ProxyConfig, shared: Shared): Promise<Serving> {
+  const settings = {
+    podName: config['pod-name'],
+    podNamespace: config['pod-namespace'],
+    dialTimeoutMs: config['dial-timeout'],
+    handshakeTimeoutMs: config['handshake-timeout'],
+    sniffSilenceMs: config['sniff-silence'],
+    halfCloseTimeoutMs: config['half-close-timeout'],
+    passthroughSource: { v4: '127.0.0.6', v6: '::6' },
+  };
+  const ports = {
+    inbound: config['inbound-port'],
+    outbound: config['outbound-port'],
+    tunnel: config['tunnel-port'],
+    readiness: config['readiness-port'],
+  };
+  const { log, write } = shared.log;
+  const common = { ...shared, settings, ports, drainTimeoutMs: config['drain-timeout'], log };
+  if (config.workers > 1) {
+    return SidecarWorkers.start({ ...common, workers: config.workers, logLevel: config['log-level'], writeLog: write });
+  }
+  const mesh = new Snapshot<MeshSnapshot>();
+  const source = new MeshSource(mesh, isWholeFor(settings));
+  const sidecar = await Sidecar.start({ ...common, mesh, originalDestination });
+  return {
+    ports: sidecar.ports,
+    ledger: sidecar.tracker.ledger,
+    livePeers: () => sidecar.tracker.livePeers(),
+    apply: (typeUrl, change) => source.apply(typeUrl, change),
+    failed: new Promise(() => undefined),
+    stop: () => sidecar.stop(),
+  };
 }
 
 /** A list is used until a newer one comes; that none does should be known. */

@@ -1,5 +1,6 @@
 // The sidecar's settings, from flags and the pod's environment; parsed once, frozen. The only reader of process.env in the proxy.
 
+import { HandfastError } from '../errors.ts';
 import { type FlagValues, parseFlags } from '../flags.ts';
 import { logLevels } from '../observe/log.ts';
 
@@ -50,6 +51,7 @@ export const proxyFlags = {
   'pod-namespace': { kind: 'text', value: 'NAMESPACE', env: 'POD_NAMESPACE', help: 'namespace of this pod' },
   'inbound-port': { kind: 'port', default: 15006, help: 'where iptables redirects inbound connections' },
   'outbound-port': { kind: 'port', default: 15001, help: 'where iptables redirects outbound connections' },
+  'tunnel-port': { kind: 'port', default: 15008, help: 'where peers bring HBONE tunnels' },
   'readiness-port': { kind: 'port', default: 15021, help: 'HTTP /healthz/ready' },
   'dial-timeout': { kind: 'duration', default: '10s', min: '10ms', max: '5m', help: 'for a TCP connection to an upstream' },
   'handshake-timeout': { kind: 'duration', default: '10s', min: '10ms', max: '5m', help: 'for a TLS handshake, either side' },
@@ -68,14 +70,24 @@ export const proxyFlags = {
     help: 'for a half-closed or wordless connection without a byte',
   },
   'drain-timeout': { kind: 'duration', default: '10s', min: '0s', max: '1h', help: 'after SIGTERM, for open connections to finish' },
+  workers: {
+    kind: 'text',
+    value: 'N',
+    default: '1',
+    help: 'threads that serve connections; 1 is the process itself',
+  },
   'log-level': { kind: 'choice', choices: logLevels, default: 'info', help: 'what is logged' },
 } as const;
 
-export type ProxyConfig = FlagValues<typeof proxyFlags>;
+export interface ProxyConfig extends Omit<FlagValues<typeof proxyFlags>, 'workers'> {
+  readonly workers: number;
+}
+
+const MAX_WORKERS = 64;
 
 /** Throws CONFIG_INVALID that names the flag, or HelpRequested. */
 export function parseProxyConfig(argv: readonly string[]): ProxyConfig {
-  return parseFlags(
+  const flags = parseFlags(
     argv,
     proxyFlags,
     {
@@ -84,4 +96,11 @@ export function parseProxyConfig(argv: readonly string[]): ProxyConfig {
     },
     process.env,
   );
+  return Object.freeze({ ...flags, workers: workersOf(flags.workers) });
+}
+
+function workersOf(text: string): number {
+  const workers = /^\d{1,2}$/.test(text) ? Number(text) : 0;
+  if (workers >= 1 && workers <= MAX_WORKERS) return workers;
+  throw new HandfastError('CONFIG_INVALID', `--workers ${JSON.stringify(text)} is not accepted: a number from 1 to ${MAX_WORKERS}`);
 }

@@ -53,6 +53,7 @@ function strictest(aliases: readonly Service[], { policy, port }: { policy: Traf
 
 /** Equally loaded ones in random order, so that many idle sidecars do not all pick the first. */
 function leastLoadedFirst(endpoints: readonly WorkloadEndpoint[], load: (endpoint: WorkloadEndpoint) => number): WorkloadEndpoint[] {
+  if (endpoints.length === 1) return [...endpoints];
   return endpoints
     .map((endpoint) => ({ endpoint, load: load(endpoint), tie: Math.random() }))
     .sort((a, b) => a.load - b.load || a.tie - b.tie)

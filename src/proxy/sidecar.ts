@@ -3,8 +3,10 @@
 import type { Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { HandfastError, messageOf } from '../errors.ts';
+import { TUNNEL_PORT } from '../hbone/tunnel-pool.ts';
 import { type Listener, listen } from '../net/listener.ts';
 import { LocalAddresses } from '../net/local-addresses.ts';
+import type { SightingSink } from '../observe/ledger.ts';
 import type { Log } from '../observe/log.ts';
 import { type ReadinessServer, serveReadiness } from '../observe/readiness.ts';
 import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
@@ -15,14 +17,24 @@ import type { Identity } from '../spiffe/identity.ts';
 import { sameBundles } from '../spiffe/trust-bundle.ts';
 import { chooseAlpn } from '../tls/alpn.ts';
 import { Terminator } from '../tls/terminate.ts';
-import { type PipelineContext, type PipelineSettings, selfIn, usableIdentity } from './context.ts';
+import type { PipelineContext, PipelineSettings } from './context.ts';
 import { inbound } from './inbound.ts';
 import { outbound } from './outbound.ts';
+import { logPolicy, missing } from './standing.ts';
 import { ConnectionTracker } from './tracker.ts';
+import { Tunnels, tunnelPort } from './tunnels.ts';
+
+/** Where it listens; 0 takes any free one. */
+export interface SidecarPorts {
+  readonly inbound: number;
+  readonly outbound: number;
+  readonly tunnel: number;
+  readonly readiness: number;
+}
 
 export interface SidecarOptions {
   readonly settings: PipelineSettings;
-  readonly ports: { readonly inbound: number; readonly outbound: number; readonly readiness: number };
+  readonly ports: SidecarPorts;
   readonly drainTimeoutMs: number;
   readonly identity: Snapshot<Identity>;
   readonly revocations: Snapshot<RevocationList>;
@@ -30,57 +42,103 @@ export interface SidecarOptions {
   readonly originalDestination: (socket: Socket) => Endpoint | undefined;
   readonly log: Log;
   readonly now: () => number;
+  /** The port at which a peer takes tunnels. Default: HBONE's own. */
+  readonly tunnelPortOf?: (address: string) => number;
   /** What an operator should know though connections are served. */
   readonly warnings?: () => readonly string[];
+  /** Where connections are noted. Default: a ledger of its own. */
+  readonly sightings?: SightingSink;
+  /** One of several in this process: they share the ports for redirected connections. Tunnels and readiness are served elsewhere, at `ports`; tunnels are brought by `acceptTunnel`. */
+  readonly isOneOfSeveral?: boolean;
 }
 
 /** How long a connection that was cut may take to end before nobody waits for it any more. */
 const CUT_GRACE_MS = 2_000;
 
 /** The process's other well-known ports: captured traffic for them is never for the application. */
-const RESERVED_PORTS = [15000, 15008, 15020];
+const RESERVED_PORTS = [15000, TUNNEL_PORT, 15020];
+
+interface Listeners {
+  readonly inbound: Listener;
+  readonly outbound: Listener;
+  /** Undefined where they are somebody else's. */
+  readonly tunnel: Listener | undefined;
+  readonly readiness: ReadinessServer | undefined;
+}
 
 export class Sidecar {
-  readonly ports: { readonly inbound: number; readonly outbound: number; readonly readiness: number };
+  readonly ports: SidecarPorts;
   readonly tracker: ConnectionTracker;
+  /** Takes a connection to the tunnels' port, paused. */
+  readonly acceptTunnel: (socket: Socket) => void;
+  /** Why new connections cannot be served now; empty when they can. */
+  readonly missing: () => string[];
   readonly #options: SidecarOptions;
-  readonly #listeners: readonly Listener[];
-  readonly #readiness: ReadinessServer;
+  readonly #listeners: Listeners;
+  readonly #tunnels: Tunnels;
   readonly #state: { draining: boolean };
 
   private constructor(
     options: SidecarOptions,
-    parts: { tracker: ConnectionTracker; listeners: [Listener, Listener]; readiness: ReadinessServer; state: { draining: boolean } },
+    parts: {
+      context: PipelineContext;
+      listeners: Listeners;
+      tunnels: Tunnels;
+      acceptTunnel: (socket: Socket) => void;
+      state: { draining: boolean };
+    },
   ) {
-    const [inboundListener, outboundListener] = parts.listeners;
+    const { listeners, context, state } = parts;
     this.#options = options;
-    this.tracker = parts.tracker;
-    this.#listeners = parts.listeners;
-    this.#readiness = parts.readiness;
-    this.#state = parts.state;
-    this.ports = { inbound: inboundListener.port, outbound: outboundListener.port, readiness: parts.readiness.port };
+    this.#tunnels = parts.tunnels;
+    this.tracker = context.tracker;
+    this.acceptTunnel = parts.acceptTunnel;
+    this.missing = () => missing(context, state);
+    this.#listeners = listeners;
+    this.#state = state;
+    this.ports = {
+      inbound: listeners.inbound.port,
+      outbound: listeners.outbound.port,
+      tunnel: listeners.tunnel?.port ?? options.ports.tunnel,
+      readiness: listeners.readiness?.port ?? options.ports.readiness,
+    };
   }
 
   /** Listens at once, refusing what cannot be judged yet; readiness says when identity and policy are there. Throws CONFIG_INVALID for a port in use. */
   static async start(options: SidecarOptions): Promise<Sidecar> {
     const { identity, revocations, mesh, log, now } = options;
-    const tracker = new ConnectionTracker({ log, now });
+    const tracker = new ConnectionTracker({ log, now, sightings: options.sightings });
     const terminator = new Terminator({
       handshakeTimeoutMs: options.settings.handshakeTimeoutMs,
       chooseAlpn,
       revocations: () => revocations.current ?? noRevocations,
       now,
     });
+    const tunnels = new Tunnels({
+      settings: options.settings,
+      portOf: options.tunnelPortOf ?? tunnelPort,
+      revocations: () => revocations.current,
+      now,
+    });
     const ownPorts = new Set(RESERVED_PORTS);
-    const context: PipelineContext = { ...options, ownPorts, local: new LocalAddresses(now), terminator, tracker };
+    const local = new LocalAddresses(now);
+    const context: PipelineContext = { ...options, ownPorts, local, terminator, tunnels: tunnels.pool, tracker };
     const state = { draining: false };
 
-    if (identity.current !== undefined) terminator.replace(identity.current);
+    if (identity.current !== undefined) {
+      terminator.replace(identity.current);
+      tunnels.replace(identity.current, undefined);
+    }
+    // Connections before the tunnels that carry them: so each is recorded with its own reason.
     identity.subscribe((next, previous) => {
       terminator.replace(next);
       if (previous !== undefined && !sameBundles(previous.bundles, next.bundles)) tracker.cutUntrusted(next.bundles);
+      tunnels.replace(next, previous);
     });
-    revocations.subscribe((next) => tracker.cutRevoked(next));
+    revocations.subscribe((next) => {
+      tracker.cutRevoked(next);
+      tunnels.cutRevoked(next);
+    });
     mesh.subscribe((next) => {
       tracker.rejudge(next);
       logPolicy(next, context, log);
@@ -102,14 +160,23 @@ export class Sidecar {
         open.push(listener);
         return listener;
       };
+      const reusePort = options.isOneOfSeveral === true;
       const inboundListener = await opened(
         'inbound connections',
-        listen({ port: options.ports.inbound, onConnection: (socket) => void inbound(socket, context), onError }),
+        listen({ port: options.ports.inbound, reusePort, onConnection: (socket) => void inbound(socket, context), onError }),
       );
       const outboundListener = await opened(
         'outbound connections',
-        listen({ port: options.ports.outbound, onConnection: (socket) => void outbound(socket, context), onError }),
+        listen({ port: options.ports.outbound, reusePort, onConnection: (socket) => void outbound(socket, context), onError }),
       );
+      const acceptTunnel = tunnels.serve(context);
+      const listeners = { inbound: inboundListener, outbound: outboundListener };
+      const parts = { context, tunnels, acceptTunnel, state };
+      if (options.isOneOfSeveral === true) {
+        for (const port of [options.ports.tunnel, options.ports.readiness]) ownPorts.add(port);
+        return new Sidecar(options, { ...parts, listeners: { ...listeners, tunnel: undefined, readiness: undefined } });
+      }
+      const tunnel = await opened('tunnels', listen({ port: options.ports.tunnel, onConnection: acceptTunnel, onError }));
       const readiness = await opened(
         'readiness',
         serveReadiness({
@@ -119,8 +186,9 @@ export class Sidecar {
           onError,
         }),
       );
-      return new Sidecar(options, { tracker, listeners: [inboundListener, outboundListener], readiness, state });
+      return new Sidecar(options, { ...parts, listeners: { ...listeners, tunnel, readiness } });
     } catch (error) {
+      tunnels.close();
       await Promise.all(open.map((listener) => listener.close()));
       throw error;
     }
@@ -133,42 +201,16 @@ export class Sidecar {
   async stop(): Promise<void> {
     const { log, drainTimeoutMs } = this.#options;
     this.#state.draining = true;
-    const [inboundListener, ...others] = this.#listeners;
-    const closing = [inboundListener?.close()];
+    const { inbound: inboundListener, tunnel, outbound: outboundListener, readiness } = this.#listeners;
+    const closing = [inboundListener.close(), tunnel?.close()];
+    this.#tunnels.drain();
     log.info({ connections: this.tracker.size }, 'draining');
     await this.tracker.idle(drainTimeoutMs);
-    closing.push(...others.map((listener) => listener.close()), this.#readiness.close());
+    closing.push(outboundListener.close(), readiness?.close());
     this.tracker.cutAll('DRAINING', 'the sidecar is stopping and its drain time is over');
     await this.tracker.idle(CUT_GRACE_MS);
+    this.#tunnels.close();
     // A listener is closed only with its last socket: one that does not end when it is cut must not keep the process.
     await Promise.race([Promise.all(closing), delay(CUT_GRACE_MS, undefined, { ref: false })]);
   }
-}
-
-/** What holds for this pod from now on. */
-function logPolicy(mesh: MeshSnapshot, context: PipelineContext, log: Log): void {
-  try {
-    const { policy } = selfIn(mesh, context);
-    const ports = Object.fromEntries([...policy.inboundPorts].map(([port, { mode }]) => [port, mode]));
-    log.info({ mode: policy.inbound.mode, modeSource: policy.inbound.source, ports, outbound: policy.outbound }, 'policy in force');
-  } catch (error) {
-    log.error({ reason: messageOf(error) }, 'policy refuses every connection');
-  }
-}
-
-/** Why new connections cannot be served now. */
-function missing(context: PipelineContext, state: { draining: boolean }): string[] {
-  if (state.draining) return ['draining'];
-  const reasons: string[] = [];
-  const unless = (check: () => unknown) => {
-    try {
-      check();
-    } catch (error) {
-      reasons.push(messageOf(error));
-    }
-  };
-  unless(() => usableIdentity(context));
-  if (context.mesh.current === undefined) reasons.push('no policy has arrived from the agent yet');
-  else unless(() => context.mesh.current !== undefined && selfIn(context.mesh.current, context));
-  return reasons;
 }

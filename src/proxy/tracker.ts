@@ -2,7 +2,7 @@
 
 import type { Socket } from 'node:net';
 import type { ErrorCode } from '../errors.ts';
-import { Ledger, type OpenConnection } from '../observe/ledger.ts';
+import { Ledger, type OpenConnection, type SightingSink } from '../observe/ledger.ts';
 import type { Log } from '../observe/log.ts';
 import { decideRevocation, decideTrust } from '../policy/decide.ts';
 import { canonicalIp } from '../policy/ip.ts';
@@ -18,33 +18,37 @@ import { sightingOf } from './sighting.ts';
 import { type Ending, Tracked } from './tracked.ts';
 
 export class ConnectionTracker {
-  /** Who spoke to whom, also when it is over. */
+  /** Who spoke to whom, also when it is over; empty where sightings go to another. */
   readonly ledger: Ledger;
   /** With its place in the ledger, once it is joined. */
   readonly #open = new Map<Tracked, OpenConnection | undefined>();
   readonly #perUpstream = new Map<string, number>();
+  readonly #sightings: SightingSink;
   readonly #log: Log;
   readonly #now: () => number;
   #nextId = 1;
   #idle: (() => void) | undefined;
 
-  constructor(options: { log: Log; now: () => number }) {
+  constructor(options: { log: Log; now: () => number; sightings?: SightingSink | undefined }) {
     this.#log = options.log;
     this.#now = options.now;
     this.ledger = new Ledger(options);
+    this.#sightings = options.sightings ?? this.ledger;
   }
 
   get size(): number {
     return this.#open.size;
   }
 
-  open(direction: Direction, socket: Socket): Tracked {
-    const downstream = { address: canonicalIp(socket.remoteAddress ?? '0.0.0.0'), port: socket.remotePort ?? 0 };
+  /** A connection from somewhere: a socket that was accepted, or a stream of a tunnel. */
+  open(direction: Direction, from: { readonly remoteAddress?: string | undefined; readonly remotePort?: number | undefined }): Tracked {
+    const downstream = { address: canonicalIp(from.remoteAddress ?? '0.0.0.0'), port: from.remotePort ?? 0 };
     const tracked = new Tracked(
-      { id: this.#nextId++, direction, socket, downstream, openedAt: this.#now() },
+      { id: this.#nextId++, direction, downstream, openedAt: this.#now() },
       {
-        onJoined: ({ known }) => this.#open.set(tracked, this.ledger.join(sightingOf(known))),
+        onJoined: ({ known }) => this.#open.set(tracked, this.#sightings.join(sightingOf(known))),
         onEnd: (...end) => this.#finish(...end),
+        onForgotten: () => this.#forget(tracked),
       },
     );
     this.#open.set(tracked, undefined);
@@ -130,13 +134,17 @@ export class ConnectionTracker {
   #finish(tracked: Tracked, ending: Ending, application: Socket | undefined): void {
     const joined = this.#open.get(tracked);
     this.#open.delete(tracked);
-    const sighting = sightingOf(tracked.known, ending);
-    if (joined === undefined) this.ledger.note(sighting);
+    if (joined === undefined) this.#sightings.note(sightingOf(tracked.known, ending));
     // What was joined and ended by itself is in the ledger already.
-    else joined.end(ending.decision === 'cut' ? sighting : undefined);
-    const record = connectionRecord(tracked.known, { ending, application, now: this.#now() });
-    if (ending.decision === 'allowed') this.#log.info(record, 'connection');
-    else this.#log.warn(record, 'connection');
+    else joined.end(ending.decision === 'cut' ? sightingOf(tracked.known, ending) : undefined);
+    const level = ending.decision === 'allowed' ? 'info' : 'warn';
+    if (this.#log.isLevelEnabled(level))
+      this.#log[level](connectionRecord(tracked.known, { ending, application, now: this.#now() }), 'connection');
+    if (this.#open.size === 0) this.#idle?.();
+  }
+
+  #forget(tracked: Tracked): void {
+    this.#open.delete(tracked);
     if (this.#open.size === 0) this.#idle?.();
   }
 }

@@ -26,6 +26,8 @@ export interface MeshPod {
   readonly pod: Pod;
   readonly meshed: boolean;
   readonly serviceAccount: string;
+  readonly tunnels: boolean;
+  readonly workers: number;
 }
 
 export interface PodSpec {
@@ -33,6 +35,10 @@ export interface PodSpec {
   readonly namespace: string;
   readonly meshed: boolean;
   readonly serviceAccount?: string;
+  /** Whether the registry says that its sidecar takes HBONE tunnels; by default it does, as every sidecar of ours can. */
+  readonly tunnels?: boolean;
+  /** Threads of its sidecar. Default: 1. */
+  readonly workers?: number;
 }
 
 export class Mesh {
@@ -84,7 +90,8 @@ export class Mesh {
 
   async addPod(spec: PodSpec): Promise<MeshPod> {
     const pod = await this.#network.addPod(`${spec.name}-${spec.namespace}`);
-    const added = { ...spec, pod, serviceAccount: spec.serviceAccount ?? spec.name };
+    const { name, meshed, serviceAccount = name, tunnels = meshed, workers = 1 } = spec;
+    const added = { ...spec, pod, serviceAccount, tunnels, workers };
     this.pods.set(`${spec.name}.${spec.namespace}`, added);
     return added;
   }
@@ -104,10 +111,18 @@ export class Mesh {
 
   /** The registry of all pods, and a service with an address of its own for each. */
   async configureRegistry(): Promise<void> {
-    const pods = [...this.pods.values()].map(({ name, namespace, pod, meshed, serviceAccount }) => ({
+    const pods = [...this.pods.values()].map(({ name, namespace, pod, meshed, serviceAccount, tunnels }) => ({
       apiVersion: 'v1',
       kind: 'Pod',
-      metadata: { name, namespace, labels: { app: name, ...(meshed ? { 'security.istio.io/tlsMode': 'istio' } : {}) } },
+      metadata: {
+        name,
+        namespace,
+        labels: {
+          app: name,
+          ...(meshed ? { 'security.istio.io/tlsMode': 'istio' } : {}),
+          ...(tunnels ? { 'networking.istio.io/tunnel': 'http' } : {}),
+        },
+      },
       spec: { serviceAccountName: serviceAccount },
       status: { podIP: pod.ipv4, podIPs: [{ ip: pod.ipv4 }, { ip: pod.ipv6 }] },
     }));
@@ -163,10 +178,11 @@ export class Mesh {
     return path;
   }
 
-  async startSidecar({ name, namespace, pod, serviceAccount }: MeshPod): Promise<ChildProcess> {
+  async startSidecar({ name, namespace, pod, serviceAccount, workers }: MeshPod): Promise<ChildProcess> {
     const tokenFile = await this.token(namespace, serviceAccount);
     await pod.exec([...HANDFAST, 'iptables', 'apply']);
-    const args = ['proxy', '--agent', this.agentAddress, '--token-file', tokenFile, '--pod-name', name, '--pod-namespace', namespace];
+    const whose = ['--token-file', tokenFile, '--pod-name', name, '--pod-namespace', namespace];
+    const args = ['proxy', '--agent', this.agentAddress, ...whose, '--workers', String(workers)];
     const child = pod.spawn([...HANDFAST, ...args], { uid: SIDECAR, gid: SIDECAR, env: this.#env() });
     this.#keep(child, `${name}.${namespace}`);
     return child;
@@ -208,10 +224,15 @@ export class Mesh {
   /** HTTP status of a request from one pod to another's service, 0 when it was refused. */
   async request(from: MeshPod, target: string, header = 'x-demo: 1'): Promise<number> {
     const resolve = `${target}:8000:${this.addressOf(target, from)}`;
-    const { stdout } = await from.pod.attempt(
-      ['curl', '-s', '-o', '/dev/null', '-w', '%{http_code}', '-m', '5', '-H', header, '--resolve', resolve, `http://${target}:8000/get`],
-      { uid: APPLICATION, gid: APPLICATION },
-    );
+    return this.get(from, `http://${target}:8000/get`, '-H', header, '--resolve', resolve);
+  }
+
+  /** The same for any URL, asked as an ordinary user. */
+  async get(from: MeshPod, url: string, ...more: string[]): Promise<number> {
+    const { stdout } = await from.pod.attempt(['curl', '-g', '-s', '-o', '/dev/null', '-w', '%{http_code}', '-m', '5', ...more, url], {
+      uid: APPLICATION,
+      gid: APPLICATION,
+    });
     return Number(stdout);
   }
 
