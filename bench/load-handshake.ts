@@ -1,9 +1,9 @@
 // Full mTLS handshakes, one echoed byte each. Run in a pod with Options as JSON; prints a RawLoad.
 
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
 import { connect, createSecureContext, type TLSSocket } from 'node:tls';
-import { type Credentials, SERVER_NAME } from './certificates.ts';
+import type { Credentials } from './certificates.ts';
+import { clientTls, type Group } from './client-tls.ts';
 import { cpuUs } from './cpu.ts';
 import type { RawLoad } from './load.ts';
 
@@ -11,6 +11,7 @@ interface Options {
   readonly host: string;
   readonly port: number;
   readonly credentials: Credentials;
+  readonly group: Group;
   readonly connections: number;
   readonly seconds: number;
   /** The proxies, whose CPU is read at the beginning and at the end. */
@@ -22,28 +23,14 @@ const OPERATION_TIMEOUT_MS = 10_000;
 /** What is down is not hammered. */
 const MAX_FAILURES_IN_A_ROW = 20;
 
-const secureContext = createSecureContext({
-  ca: readFileSync(options.credentials.root),
-  cert: readFileSync(options.credentials.chain),
-  key: readFileSync(options.credentials.key),
-  // The same for every peer: TLS 1.3 on X25519.
-  minVersion: 'TLSv1.3',
-  ecdhCurve: 'X25519',
-});
+const tls = clientTls(options.credentials, { group: options.group });
+const secureContext = createSecureContext(tls);
 
 /** Resolves with the microseconds for connect, handshake and one byte there and back, when the connection is closed again. */
 async function handshake(): Promise<number> {
   const startedAt = performance.now();
   // Without `session`: every handshake is a full one.
-  const socket = connect({
-    host: options.host,
-    port: options.port,
-    secureContext,
-    ALPNProtocols: ['istio'],
-    servername: SERVER_NAME,
-    // The chain is verified; who the server is, is the same for all and not what is measured.
-    checkServerIdentity: () => undefined,
-  });
+  const socket = connect({ ...tls, host: options.host, port: options.port, secureContext });
   const timer = setTimeout(() => socket.destroy(new Error('no answer in time')), OPERATION_TIMEOUT_MS);
   try {
     socket.setNoDelay(true);

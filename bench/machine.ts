@@ -4,7 +4,6 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { cpus, release, totalmem, type } from 'node:os';
 import { join } from 'node:path';
-import type { Generator } from './load.ts';
 import { checkout } from './testbed.ts';
 
 export interface Machine {
@@ -14,6 +13,8 @@ export interface Machine {
   readonly kernel: string;
   readonly node: string;
   readonly openssl: string;
+  /** What made the HTTP load. */
+  readonly generator: string;
 }
 
 export function describeMachine(): Machine {
@@ -25,15 +26,11 @@ export function describeMachine(): Machine {
     kernel: `${type()} ${release()}`,
     node: process.version,
     openssl: process.versions.openssl,
+    generator: /^wrk \S+/.exec(spawnSync('wrk', ['-v'], { encoding: 'utf8' }).stdout ?? '')?.[0] ?? 'no wrk',
   };
 }
 
 export function handfastVersion(): string {
   const { version } = JSON.parse(readFileSync(join(checkout, 'package.json'), 'utf8')) as { version: string };
   return version;
-}
-
-export function describeGenerator(generator: Generator): string {
-  if (generator === 'node') return 'bench/load-http.ts';
-  return /^wrk \S+/.exec(spawnSync('wrk', ['-v'], { encoding: 'utf8' }).stdout)?.[0] ?? 'wrk';
 }

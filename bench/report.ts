@@ -1,105 +1,88 @@
-// From rounds to what is read: medians and minima in a table, ratios of ours to each peer's, and the same as JSON.
+// From rounds to what is kept: medians, minima, and the raw rounds beside them, as JSON.
 
 import type { Machine } from './machine.ts';
 import type { Performance, Round } from './rounds.ts';
-import type { ScenarioResult } from './scenario.ts';
+import type { Contender, ScenarioName } from './scenario.ts';
+import type { ScenarioResult } from './stage.ts';
+import { median, round1, sum } from './statistics.ts';
 
-/** Medians over the rounds, the least CPU of any, failures of all. `disqualified` results have no rounds and no numbers. */
+/** Medians over the counted rounds, the least CPU of any, failures of all. All null, with a `reason`, for what a contender cannot do. */
 export interface Result {
-  readonly peer: string;
+  readonly peer: Contender;
   readonly version: string;
-  readonly rate: number;
-  readonly cpuUs: number;
-  readonly cpuMinUs: number;
-  readonly p50Us: number;
-  readonly p99Us: number;
-  readonly rssMb: number;
-  readonly failures: number;
+  readonly rate: number | null;
+  readonly cpuUs: number | null;
+  readonly cpuMinUs: number | null;
+  readonly p50Us: number | null;
+  readonly p99Us: number | null;
+  /** Of all proxies together, and of each: the dialing one first. */
+  readonly rssMb: number | null;
+  readonly rssEachMb: readonly number[] | null;
+  readonly failures: number | null;
   readonly rounds: number;
-  readonly stealPercent: number;
-  readonly busyPercent: number;
-  readonly disqualified?: string;
+  readonly stealPercent: number | null;
+  readonly busyPercent: number | null;
+  readonly connections?: number;
+  readonly rssBeforeMb?: readonly number[];
+  readonly kbPerConnection?: readonly number[];
+  readonly tlsConnections?: number;
+  readonly handshake?: string;
+  readonly reason?: string;
+  readonly raw: readonly Round[];
+}
+
+export interface Scenario {
+  readonly name: ScenarioName;
+  readonly results: readonly Result[];
 }
 
 export interface Report {
-  readonly machine: Machine & { readonly generator: string };
-  readonly skipped: readonly { readonly peer: string; readonly reason: string }[];
-  readonly scenarios: readonly { readonly name: string; readonly results: readonly Result[] }[];
+  readonly machine: Machine;
+  readonly settings: { readonly seconds: number; readonly rounds: number; readonly maxStealPercent: number; readonly startedAt: string };
+  readonly scenarios: readonly Scenario[];
 }
 
-export function summarise({ peer, version, rounds, disqualified }: Performance): Result {
-  const median = (of: (round: Round) => number) => {
-    const sorted = rounds.map(of).sort((a, b) => a - b);
-    const middle = sorted.length / 2;
-    return ((sorted[Math.ceil(middle) - 1] ?? 0) + (sorted[Math.floor(middle)] ?? 0)) / 2;
+export function summarise({ peer, version, rounds: raw, handshake, reason }: Performance): Result {
+  const rounds = raw.filter(({ counted }) => counted);
+  const of = (value: (round: Round) => number | null) => round1(median(rounds.map(value).filter((found) => found !== null)));
+  const each = (value: (round: Round) => readonly number[] | undefined) => {
+    const lists = rounds.map(value).filter((list) => list !== undefined);
+    return (lists[0] ?? []).map((_, index) => round1(median(lists.map((list) => list[index] ?? 0))) ?? 0);
   };
+  const last = rounds.at(-1);
   return {
     peer,
     version,
-    rate: round1(median(({ rate }) => rate)),
-    cpuUs: round1(median(({ cpuUs }) => cpuUs)),
-    cpuMinUs: round1(rounds.length === 0 ? 0 : Math.min(...rounds.map(({ cpuUs }) => cpuUs))),
-    p50Us: median(({ p50Us }) => p50Us),
-    p99Us: median(({ p99Us }) => p99Us),
-    rssMb: round1(median(({ rssMb }) => rssMb)),
-    failures: rounds.reduce((sum, { failures }) => sum + failures, 0),
+    rate: of(({ rate }) => rate),
+    cpuUs: of(({ cpuUs }) => cpuUs),
+    cpuMinUs: rounds.length === 0 ? null : round1(Math.min(...rounds.map(({ cpuUs }) => cpuUs))),
+    p50Us: of(({ p50Us }) => p50Us),
+    p99Us: of(({ p99Us }) => p99Us),
+    rssMb: of(({ rssMb }) => rssMb),
+    rssEachMb: rounds.length === 0 ? null : each(({ rssEachMb }) => rssEachMb),
+    failures: rounds.length === 0 ? null : sum(rounds.map(({ failures }) => failures)),
     rounds: rounds.length,
-    stealPercent: round1(median(({ stealPercent }) => stealPercent)),
-    busyPercent: round1(median(({ busyPercent }) => busyPercent)),
-    ...(disqualified === undefined ? {} : { disqualified }),
+    stealPercent: of(({ stealPercent }) => stealPercent),
+    busyPercent: of(({ busyPercent }) => busyPercent),
+    ...(last?.connections === undefined ? {} : { connections: last.connections }),
+    ...(last?.rssBeforeMb === undefined ? {} : { rssBeforeMb: each(({ rssBeforeMb }) => rssBeforeMb) }),
+    ...(last?.kbPerConnection === undefined ? {} : { kbPerConnection: each(({ kbPerConnection }) => kbPerConnection) }),
+    ...(last?.tlsConnections === undefined ? {} : { tlsConnections: last.tlsConnections }),
+    ...(handshake === '' ? {} : { handshake }),
+    ...(reason === undefined ? {} : { reason }),
+    raw: raw.map(rounded),
   };
 }
 
-export function renderScenario({ name, performances }: ScenarioResult): string {
-  const results = performances.map(summarise);
-  const numbers = results
-    .filter(({ rounds }) => rounds > 0)
-    .map((result) => [
-      result.peer,
-      result.rate.toFixed(0),
-      result.cpuUs.toFixed(0),
-      result.cpuMinUs.toFixed(0),
-      result.p50Us.toFixed(0),
-      result.p99Us.toFixed(0),
-      result.rssMb.toFixed(0),
-      result.busyPercent.toFixed(0),
-      result.stealPercent.toFixed(1),
-      String(result.failures),
-      String(result.rounds),
-    ]);
-  const header = ['', 'rate/s', 'CPU us', 'CPU us min', 'p50 us', 'p99 us', 'RSS MB', 'busy %', 'steal %', 'failures', 'rounds'];
-  const notes = performances.flatMap(({ peer, version, handshake, disqualified, rounds }) => {
-    const failure = rounds.find((round) => round.failure !== undefined)?.failure;
-    return [
-      `  ${peer} ${version}: ${disqualified === undefined ? handshake : `DISQUALIFIED: ${disqualified}`}`,
-      ...(failure === undefined ? [] : [`  ${peer} had failures, so its numbers are of what was left: ${failure}`]),
-    ];
+export function scenarioOf({ name, performances }: ScenarioResult): Scenario {
+  return { name, results: performances.map(summarise) };
+}
+
+/** A tenth is more than any of them is good for. */
+function rounded(round: Round): Round {
+  const entries = Object.entries(round).map(([key, value]) => {
+    if (typeof value === 'number') return [key, round1(value)];
+    return [key, Array.isArray(value) ? value.map((item) => (typeof item === 'number' ? round1(item) : item)) : value];
   });
-  return [`== ${name}`, table([header, ...numbers]), '', ...ratios(results), ...notes, ''].join('\n');
-}
-
-/** Ours divided by theirs: below 1 is less CPU than theirs, above 1 is a higher rate. */
-function ratios(results: readonly Result[]): string[] {
-  const ours = results.find(({ peer, rounds }) => peer === 'handfast' && rounds > 0);
-  const theirs = results.filter(({ peer, rounds }) => peer !== 'handfast' && rounds > 0);
-  if (ours === undefined || theirs.length === 0) return ['no ratios: there is nobody to compare', ''];
-  const rows = theirs.map((peer) => [
-    `handfast / ${peer.peer}`,
-    (ours.cpuUs / peer.cpuUs).toFixed(2),
-    (ours.cpuMinUs / peer.cpuMinUs).toFixed(2),
-    (ours.rate / peer.rate).toFixed(2),
-    (ours.p50Us / peer.p50Us).toFixed(2),
-  ]);
-  return [table([['', 'CPU', 'CPU min', 'rate', 'p50'], ...rows]), ''];
-}
-
-function table(rows: readonly (readonly string[])[]): string {
-  const widths: number[] = [];
-  for (const row of rows) for (const [column, cell] of row.entries()) widths[column] = Math.max(widths[column] ?? 0, cell.length);
-  const pad = (cell: string, column: number) => (column === 0 ? cell.padEnd(widths[0] ?? 0) : cell.padStart(widths[column] ?? 0));
-  return rows.map((row) => row.map(pad).join('  ').trimEnd()).join('\n');
-}
-
-function round1(value: number): number {
-  return Math.round(value * 10) / 10;
+  return Object.fromEntries(entries) as Round;
 }

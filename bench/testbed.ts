@@ -1,11 +1,15 @@
 // Where everything runs: pods (network namespaces), one core for the proxies and the others for the load, a scratch directory; removed at the end.
 
-import { type ChildProcess, execFileSync } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
 import { chmodSync, closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { type Pod, PodNetwork } from '../test/support/namespaces.ts';
+import { tree } from './cpu.ts';
+import { raisingFileLimit } from './file-limit.ts';
 
 export const checkout = fileURLToPath(new URL('..', import.meta.url));
 
@@ -19,13 +23,25 @@ export interface Cores {
 export interface Running {
   readonly pid: number;
   died(): string | undefined;
+  /** Ends it and what it started, and resolves when it is gone. */
+  stop(): Promise<void>;
+}
+
+/** What a process may run on: the proxies' core, the others, or (workers) all of them. */
+export type Where = 'proxy' | 'load' | 'all';
+
+export interface Conversation {
+  readonly first: string;
+  readonly second: Promise<string>;
+  stop(): Promise<void>;
 }
 
 interface StartOptions {
   /** Names the log file. */
   readonly name: string;
-  readonly on: 'proxy' | 'load';
+  readonly on: Where;
   readonly uid?: number;
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 /** How a bench may end before its time. */
@@ -36,11 +52,7 @@ export class Testbed implements AsyncDisposable {
   /** Readable by all, for the sidecars have a uid of their own. */
   readonly directory: string;
   readonly #network: PodNetwork;
-  /** Handfast, compiled: what `handfast` is in production. Inside the checkout, so that node_modules is found. */
-  readonly #build = join(checkout, 'dist', `bench-${process.pid}`);
-  readonly #removeSync = () => {
-    for (const path of [this.directory, this.#build]) rmSync(path, { recursive: true, force: true, maxRetries: 3 });
-  };
+  readonly #removeSync = () => rmSync(this.directory, { recursive: true, force: true, maxRetries: 3 });
 
   private constructor(parts: { cores: Cores; directory: string; network: PodNetwork }) {
     this.cores = parts.cores;
@@ -58,20 +70,6 @@ export class Testbed implements AsyncDisposable {
     return new Testbed({ cores: readCores(), directory, network });
   }
 
-  /** The path of Handfast's main.js, compiled from the working tree. */
-  compile(): string {
-    try {
-      execFileSync(join(checkout, 'node_modules/.bin/tsc'), ['-p', 'tsconfig.build.json', '--outDir', this.#build], {
-        cwd: checkout,
-        encoding: 'utf8',
-      });
-    } catch (error) {
-      const said = error instanceof Error && 'stdout' in error ? String(error.stdout) : '';
-      throw new Error(`the working tree does not compile:\n${said}`, { cause: error });
-    }
-    return join(this.#build, 'main.js');
-  }
-
   async addPod(name: string): Promise<Pod> {
     const pod = await this.#network.addPod(name);
     // A connection a request leaves thousands in TIME_WAIT: nobody is to run out of ports.
@@ -81,19 +79,42 @@ export class Testbed implements AsyncDisposable {
   }
 
   /** Starts a long-running process; it ends with the testbed. */
-  start(pod: Pod, command: readonly string[], { name, on, uid }: StartOptions): Running {
+  start(pod: Pod, command: readonly string[], { name, on, uid, env = {} }: StartOptions): Running {
     const log = join(this.directory, `${name}.log`);
     const output = openSync(log, 'a', 0o644);
     const identity = uid === undefined ? {} : { uid, gid: uid };
-    const child = pod.spawn(this.#pinned(command, on), { ...identity, stdio: ['ignore', output, output], cwd: checkout });
+    const child = pod.spawn(this.#pinned(command, on), { ...identity, env, stdio: ['ignore', output, output], cwd: checkout });
     closeSync(output);
+    if (child.pid === undefined) throw new Error(`${name} could not be started`);
     let died: string | undefined;
     const end = (how: string) => {
       died = `${name} ${how}: ${tail(log)}`;
     };
     child.once('error', (error) => end(`could not be started (${error.message})`));
     child.once('exit', (code, signal) => end(`ended with ${signal ?? code}`));
-    return { pid: pidOf(child, name), died: () => died };
+    return { pid: child.pid, died: () => died, stop: () => stop(child) };
+  }
+
+  /** Starts a command on the load's cores that answers with lines. Resolves with the first one, `second` with the next; rejects when `late` does. */
+  async converse(pod: Pod, command: readonly string[], late?: Promise<never>): Promise<Conversation> {
+    const child = pod.spawn(this.#pinned(command, 'load'), { stdio: ['ignore', 'pipe', 'inherit'], cwd: checkout });
+    if (child.stdout === null) throw new Error('no stdout');
+    const lines = createInterface(child.stdout)[Symbol.asyncIterator]();
+    const next = async () => {
+      const { value, done } = await lines.next();
+      if (done === true) throw new Error(`${command.at(1)} ended without an answer`);
+      return String(value);
+    };
+    let first: string;
+    try {
+      first = await (late === undefined ? next() : Promise.race([next(), late]));
+    } catch (error) {
+      await stop(child);
+      throw error;
+    }
+    const second = next();
+    second.catch(() => undefined);
+    return { first, second, stop: () => stop(child) };
   }
 
   /** Runs a command on the load's cores to its end and returns its standard output. Throws when it fails or takes longer. */
@@ -111,8 +132,28 @@ export class Testbed implements AsyncDisposable {
     }
   }
 
-  #pinned(command: readonly string[], on: 'proxy' | 'load'): string[] {
-    return ['taskset', '-c', on === 'proxy' ? String(this.cores.proxy) : this.cores.load.join(','), ...command];
+  #pinned(command: readonly string[], on: Where): string[] {
+    const { proxy, load } = this.cores;
+    const list = { proxy: [proxy], load, all: [...new Set([...load, proxy])] }[on];
+    return ['taskset', '-c', list.join(','), ...raisingFileLimit, ...command];
+  }
+}
+
+/** SIGTERM lets a master end its workers; what is left after a second is killed. */
+async function stop(child: ChildProcess): Promise<void> {
+  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
+  const pids = tree([child.pid]);
+  const gone = once(child, 'exit');
+  child.kill('SIGTERM');
+  const timer = setTimeout(() => child.kill('SIGKILL'), 1_000);
+  await gone;
+  clearTimeout(timer);
+  for (const pid of pids.slice(1)) {
+    try {
+      process.kill(pid, 'SIGKILL');
+    } catch {
+      // It has ended with its master.
+    }
   }
 }
 
@@ -146,11 +187,6 @@ function readCores(): Cores {
   const proxy = all.at(-1) ?? 0;
   const load = all.filter((core) => core !== proxy);
   return { proxy, load: load.length === 0 ? [proxy] : load };
-}
-
-function pidOf(child: ChildProcess, name: string): number {
-  if (child.pid === undefined) throw new Error(`${name} could not be started`);
-  return child.pid;
 }
 
 function tail(log: string): string {

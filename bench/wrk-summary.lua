@@ -1,6 +1,7 @@
 -- wrk's own numbers as one line of JSON, in microseconds (LoadResult in bench/load.ts, without the CPU).
 -- With GATE_MS, connections are opened at once and wait that long before their first request: handshakes are then not in the
 -- cost of a request, nor in its latency. OPEN is the number of connections of one thread.
+-- With CLOSE_EVERY, every so many requests of a thread end their connection, and a new one takes its place.
 local gate = tonumber(os.getenv("GATE_MS"))
 local waiting = tonumber(os.getenv("OPEN"))
 
@@ -9,6 +10,18 @@ if gate then
     if waiting == 0 then return 0 end
     waiting = waiting - 1
     return gate
+  end
+end
+
+local closeEvery = tonumber(os.getenv("CLOSE_EVERY"))
+if closeEvery then
+  local count, keep, close = 0, nil, nil
+  function init()
+    keep, close = wrk.format("GET", "/"), wrk.format("GET", "/close")
+  end
+  function request()
+    count = count + 1
+    return count % closeEvery == 0 and close or keep
   end
 end
 
