@@ -2,12 +2,15 @@
 
 /** One direction of one TCP connection, payload in order of arrival. */
 interface Flow {
+  readonly port: number;
   readonly bytes: Buffer;
 }
 
 export interface Wire {
   readonly packets: number;
   readonly flows: number;
+  /** Where their connections go to: the lower port of each. */
+  readonly ports: readonly number[];
   /** Flows that carry the marker, or anything else than TLS records. */
   readonly plaintextFlows: number;
   readonly markers: number;
@@ -22,12 +25,13 @@ export function readWire(pcap: Buffer, marker: string): Wire {
   const { packets, flows } = readFlows(pcap);
   const markers = flows.reduce((sum, flow) => sum + occurrences(flow.bytes, marker), 0);
   const plaintextFlows = flows.filter((flow) => occurrences(flow.bytes, marker) > 0 || !isTls(flow.bytes)).length;
-  return { packets, flows: flows.length, plaintextFlows, markers };
+  const ports = [...new Set(flows.map(({ port }) => port))];
+  return { packets, flows: flows.length, ports, plaintextFlows, markers };
 }
 
 function readFlows(pcap: Buffer): { packets: number; flows: Flow[] } {
   if (pcap.length < PCAP_HEADER || pcap.readUInt32LE(0) !== 0xa1b2c3d4) throw new Error('not a capture file of tcpdump');
-  const segments = new Map<string, Map<number, Buffer>>();
+  const segments = new Map<string, { port: number; pieces: Map<number, Buffer> }>();
   let packets = 0;
   for (let offset = PCAP_HEADER; offset + PACKET_HEADER <= pcap.length; ) {
     const length = pcap.readUInt32LE(offset + 8);
@@ -36,14 +40,17 @@ function readFlows(pcap: Buffer): { packets: number; flows: Flow[] } {
     packets++;
     const segment = readSegment(frame);
     if (segment === undefined || segment.payload.length === 0) continue;
-    const flow = segments.get(segment.flow) ?? new Map<number, Buffer>();
+    const flow = segments.get(segment.flow) ?? { port: segment.port, pieces: new Map<number, Buffer>() };
     // A retransmission carries the same sequence number: it is one piece of the stream, not two.
-    flow.set(segment.sequence, segment.payload);
+    flow.pieces.set(segment.sequence, segment.payload);
     segments.set(segment.flow, flow);
   }
   return {
     packets,
-    flows: [...segments.values()].map((pieces) => ({ bytes: Buffer.concat([...pieces].sort(bySequence).map(([, bytes]) => bytes)) })),
+    flows: [...segments.values()].map(({ port, pieces }) => ({
+      port,
+      bytes: Buffer.concat([...pieces].sort(bySequence).map(([, bytes]) => bytes)),
+    })),
   };
 }
 
@@ -52,7 +59,7 @@ function bySequence([a]: [number, Buffer], [b]: [number, Buffer]): number {
   return (a - b) | 0;
 }
 
-function readSegment(frame: Buffer): { flow: string; sequence: number; payload: Buffer } | undefined {
+function readSegment(frame: Buffer): { flow: string; port: number; sequence: number; payload: Buffer } | undefined {
   if (frame.length < ETHERNET_HEADER + 40) return undefined;
   const type = frame.readUInt16BE(12);
   const ip = frame.subarray(ETHERNET_HEADER);
@@ -67,12 +74,13 @@ function readSegment(frame: Buffer): { flow: string; sequence: number; payload: 
   const addresses = v4 ? ip.subarray(12, 20) : ip.subarray(8, 40);
   return {
     flow: `${addresses.toString('hex')} ${tcp.subarray(0, 4).toString('hex')}`,
+    port: Math.min(tcp.readUInt16BE(0), tcp.readUInt16BE(2)),
     sequence: tcp.readUInt32BE(4),
     payload: tcp.subarray(dataOffset),
   };
 }
 
-/** Whether the stream is a sequence of TLS records (RFC 8446, 5.1) from its first byte on; the last may be cut by the end of the capture. */
+/** Whether the stream is a sequence of TLS records (RFC 8446, 5.1) from the first byte that was captured on; the last may be cut by the end of the capture. */
 function isTls(stream: Buffer): boolean {
   for (let offset = 0; offset + 5 <= stream.length; ) {
     const type = stream[offset] ?? 0;
