@@ -1,6 +1,7 @@
 // One connection inside a tunnel: an HTTP/2 stream with its two windows, its half-close and its reset, without the machinery of node:stream.
 
 import { DEFAULT_WINDOW, H2Error } from './frame.ts';
+import { HeldBytes } from './held-bytes.ts';
 import type { ReceiveBudget } from './receive-budget.ts';
 import { SLAB_BYTES, Slab } from './slab.ts';
 
@@ -44,8 +45,6 @@ const LARGEST_WINDOW = 16 * FIRST_WINDOW;
 /** What a stream says in one turn while others wait: with its frame header one full TLS record. */
 export const TURN_BYTES = 16_375;
 
-const NOTHING_HELD = { bytes: 0, cost: 0 };
-
 /** What is smaller may wait for long, and for many. */
 const WORTH_A_SLAB_BYTES = SLAB_BYTES / 4;
 
@@ -80,8 +79,7 @@ export class TunnelStream {
   /** Taken in, and not yet given back to the peer. */
   #taken = 0;
   #early: Buffer[] | undefined;
-  /** What waits for its reader: bytes, and what they cost. */
-  #held = NOTHING_HELD;
+  readonly #held: HeldBytes;
   #remoteEnded = false;
   #sink: TunnelSink | undefined;
   #watcher: Watcher | undefined;
@@ -92,6 +90,7 @@ export class TunnelStream {
   constructor(id: number, { host, sendWindow }: { host: StreamHost; sendWindow: number }) {
     this.id = id;
     this.#host = host;
+    this.#held = new HeldBytes(host.budget);
     this.sendWindow = sendWindow;
   }
 
@@ -119,7 +118,7 @@ export class TunnelStream {
     this.#sink = sink;
     const early = this.#early;
     this.#early = undefined;
-    this.#releaseHeld();
+    this.#held.release();
     for (const bytes of early ?? []) this.#deliver(bytes, sink);
     if (this.#broken !== undefined) sink.broken(this.#broken.reason);
     else if (this.#remoteEnded) sink.end();
@@ -172,7 +171,7 @@ export class TunnelStream {
 
   /** The reader has taken in bytes that it had held up. */
   consumed(bytes: number): void {
-    if (this.#held.bytes > 0 && bytes >= this.#held.bytes) this.#releaseHeld();
+    this.#held.taken(bytes);
     this.#taken += bytes;
     if (this.#taken * 2 < this.#windowSize || this.#remoteEnded || this.#closed) return;
     let credit = this.#taken;
@@ -249,17 +248,9 @@ export class TunnelStream {
 
   /** Where too much waits for its readers, who is in nobody's way goes on: it ends for those who send more of it. */
   #hold(bytes: number): void {
-    if (this.#closed) return;
-    const cost = this.#host.budget.hold(bytes);
-    if (cost === undefined) {
-      this.#host.sender.writeReset(this, H2Error.ENHANCE_YOUR_CALM);
-      this.break('too much waits for readers that are slower than their peers', H2Error.ENHANCE_YOUR_CALM);
-    } else this.#held = { bytes: this.#held.bytes + bytes, cost: this.#held.cost + cost };
-  }
-
-  #releaseHeld(): void {
-    this.#host.budget.release(this.#held.cost);
-    this.#held = NOTHING_HELD;
+    if (this.#closed || this.#held.add(bytes)) return;
+    this.#host.sender.writeReset(this, H2Error.ENHANCE_YOUR_CALM);
+    this.break('too much waits for readers that are slower than their peers', H2Error.ENHANCE_YOUR_CALM);
   }
 
   #copyOf(rest: Buffer): Buffer {
@@ -297,7 +288,7 @@ export class TunnelStream {
     this.#closed = true;
     this.#pending = undefined;
     this.#releaseSlab();
-    this.#releaseHeld();
+    this.#held.release();
     if (this.#windowSize > FIRST_WINDOW) this.#host.budget.give(this.#windowSize - FIRST_WINDOW);
     this.#host.forget(this);
   }
