@@ -23,5 +23,5 @@ COPY package.json LICENSE ./
 COPY iptables ./iptables
 USER 1337:1337
 # The young generation stays small: the same speed, a quarter less memory under load.
-ENTRYPOINT ["node", "--max-semi-space-size=4", "/app/dist/main.js"]
+ENTRYPOINT ["node", "--max-semi-space-size=1", "/app/dist/main.js"]
 CMD ["--help"]
