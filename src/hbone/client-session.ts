@@ -1,6 +1,6 @@
 // The dialling side of a tunnel: opens streams by CONNECT and waits for their answers.
 
-import { writeAuthority } from './connect-request.ts';
+import { endpointText } from '../policy/ip.ts';
 import { areTrailers, readFields } from './field-rules.ts';
 import { H2Error, PREFACE, SessionError, Setting } from './frame.ts';
 import { MAX_HEADER_LIST_BYTES } from './header-blocks.ts';
@@ -88,7 +88,7 @@ export class ClientSession extends Session {
       0,
       encodeHeaders([
         [':method', 'CONNECT'],
-        [':authority', writeAuthority(destination)],
+        [':authority', endpointText(destination)],
       ]),
     );
     this.sender.wake();

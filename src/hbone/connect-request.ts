@@ -1,7 +1,7 @@
 // What a CONNECT must look like (RFC 9113, 8.3 and 8.5), and which address and port its :authority names.
 
 import { isIP } from 'node:net';
-import { Address6 } from 'ip-address';
+import { canonicalIp } from '../policy/ip.ts';
 import { readFields } from './field-rules.ts';
 import type { HeaderField } from './hpack-decoder.ts';
 
@@ -34,12 +34,5 @@ export function parseAuthority(authority: string): { readonly address: string; r
   const port = Number(portText);
   if (port < 1 || port > 65_535) return undefined;
   if (v4 !== undefined) return isIP(v4) === 4 ? { address: v4, port } : undefined;
-  if (v6 === undefined || isIP(v6) !== 6) return undefined;
-  const mapped = new Address6(v6);
-  return { address: mapped.is4() ? mapped.to4().correctForm() : mapped.correctForm(), port };
-}
-
-/** The same for a destination of ours. */
-export function writeAuthority({ address, port }: { readonly address: string; readonly port: number }): string {
-  return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
+  return v6 !== undefined && isIP(v6) === 6 ? { address: canonicalIp(v6), port } : undefined;
 }

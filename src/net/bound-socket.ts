@@ -1,9 +1,11 @@
 // A TCP socket with a source address and no source port yet. A plain bind(2) takes a port that nobody uses for anything: with thousands of connections a second from one address
 // that is a long search, and then none is left, though each would only have to differ in its four-tuple (IP_BIND_ADDRESS_NO_PORT, ip(7)).
 
+import { closeSync } from 'node:fs';
 import { isIPv6, type Socket } from 'node:net';
 import { Address6 } from 'ip-address';
-import koffi from 'koffi';
+import { handleOf } from './descriptor.ts';
+import { libc } from './libc.ts';
 
 const AF_INET = 2;
 const AF_INET6 = 10;
@@ -13,18 +15,16 @@ const SOCK_CLOEXEC = 0o2000000;
 const SOL_IP = 0;
 const IP_BIND_ADDRESS_NO_PORT = 24;
 
-const libc = koffi.load('libc.so.6');
 const socket = libc.func('int socket(int domain, int type, int protocol)');
 const setsockopt = libc.func('int setsockopt(int fd, int level, int name, void *value, uint32_t length)');
 const bind = libc.func('int bind(int fd, void *address, uint32_t length)');
-const close = libc.func('int close(int fd)');
 
 const ON = new Int32Array([1]);
 
 /** Gives a socket that is about to connect its source address, before it does. False when that is not possible here: then the usual way is left. */
 export function bindSource(connecting: Socket, address: string): boolean {
-  const handle: unknown = Reflect.get(connecting, '_handle');
-  const open: unknown = typeof handle === 'object' && handle !== null ? Reflect.get(handle, 'open') : undefined;
+  const handle = handleOf(connecting);
+  const open: unknown = handle === undefined ? undefined : Reflect.get(handle, 'open');
   if (typeof open !== 'function') return false;
   const name = socketAddress(address);
   const fd = socket(name.length === 16 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -35,7 +35,7 @@ export function bindSource(connecting: Socket, address: string): boolean {
     Reflect.apply(open, handle, [fd]) === 0
   )
     return true;
-  close(fd);
+  closeSync(fd);
   return false;
 }
 

@@ -2,12 +2,12 @@
 
 import { closeSync, fstatSync } from 'node:fs';
 import { Socket } from 'node:net';
-import koffi from 'koffi';
 import { descriptorOf } from './descriptor.ts';
+import { libc } from './libc.ts';
 
 const F_DUPFD_CLOEXEC = 1030;
 
-const fcntl = koffi.load('libc.so.6').func('int fcntl(int fd, int cmd, ...)');
+const fcntl = libc.func('int fcntl(int fd, int cmd, ...)');
 
 /** `inode` tells it from whatever has its number after it. */
 export interface Duplicate {

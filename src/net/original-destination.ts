@@ -2,8 +2,8 @@
 
 import type { Socket } from 'node:net';
 import { Address6 } from 'ip-address';
-import koffi from 'koffi';
 import { descriptorOf } from './descriptor.ts';
+import { libc } from './libc.ts';
 
 const SOL_IP = 0;
 const SOL_IPV6 = 41;
@@ -17,7 +17,7 @@ export interface Destination {
 }
 
 /** Plain pointers: koffi would otherwise turn every buffer into arrays and back, which costs more than the call. */
-const getsockopt = koffi.load('libc.so.6').func('int getsockopt(int fd, int level, int name, void *value, void *length)');
+const getsockopt = libc.func('int getsockopt(int fd, int level, int name, void *value, void *length)');
 
 /** One call at a time, so one pair of buffers. */
 const value = Buffer.alloc(28);

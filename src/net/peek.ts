@@ -1,13 +1,13 @@
 // What has arrived on a socket and was not read yet, without reading it.
 
 import type { Socket } from 'node:net';
-import koffi from 'koffi';
 import { descriptorOf } from './descriptor.ts';
+import { libc } from './libc.ts';
 
 const MSG_PEEK = 2;
 const MSG_DONTWAIT = 0x40;
 
-const recv = koffi.load('libc.so.6').func('int64_t recv(int fd, void *buffer, uint64_t length, int flags)');
+const recv = libc.func('int64_t recv(int fd, void *buffer, uint64_t length, int flags)');
 
 /** Enough for any ClientHello that comes in one piece. One look at a time, so one buffer. */
 const seen = Buffer.allocUnsafeSlow(4096);

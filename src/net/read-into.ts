@@ -2,6 +2,7 @@
 // which were accepted, and to TLS: by the symbols and the handle's method that `onread` is made of. Where a Node version has them no more, `data` events do the same, slower.
 
 import type { Socket } from 'node:net';
+import { handleOf } from './descriptor.ts';
 
 export interface IntoReader {
   /** Where the next bytes go. Asked before the first read, and after each. */
@@ -28,17 +29,6 @@ function symbolsOf(socket: Socket): Symbols | undefined {
   return known;
 }
 
-/** Whether this Node lets any socket read without allocating. */
-export function readsInto(socket: Socket): boolean {
-  const handle: unknown = Reflect.get(socket, '_handle');
-  return (
-    symbolsOf(socket) !== undefined &&
-    typeof handle === 'object' &&
-    handle !== null &&
-    typeof Reflect.get(handle, 'useUserBuffer') === 'function'
-  );
-}
-
 /**
  * From now on what comes is given to the reader, beginning with what the stream holds already. The socket has no `data` events any more; `pause`, `resume`, `end` and all else are as ever.
  * It is to be resumed by the caller.
@@ -47,8 +37,9 @@ export function readInto(socket: Socket, reader: IntoReader): void {
   socket.pause();
   for (let bytes: Buffer | null = socket.read(); bytes !== null; bytes = socket.read()) reader.onBytes(bytes);
   const symbols = symbolsOf(socket);
-  const handle: unknown = Reflect.get(socket, '_handle');
-  if (symbols === undefined || typeof handle !== 'object' || handle === null || !readsInto(socket)) {
+  const handle = handleOf(socket);
+  const useUserBuffer: unknown = handle === undefined ? undefined : Reflect.get(handle, 'useUserBuffer');
+  if (symbols === undefined || typeof useUserBuffer !== 'function') {
     socket.on('data', (bytes: Buffer) => reader.onBytes(bytes));
     return;
   }
@@ -60,7 +51,7 @@ export function readInto(socket: Socket, reader: IntoReader): void {
     // Anything but false: pausing is done by `pause`.
     return true;
   });
-  Reflect.apply(Reflect.get(handle, 'useUserBuffer'), handle, [first]);
+  Reflect.apply(useUserBuffer, handle, [first]);
 }
 
 /** For sockets whose reader is done with the bytes when it returns: one buffer for all of them. As much as libuv reads at a time. */

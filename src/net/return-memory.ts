@@ -2,14 +2,14 @@
 
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import koffi from 'koffi';
+import { libc } from './libc.ts';
 
 /** When a process has loaded what it needs. */
 const STARTED_MS = 1_000;
 /** Cheap: a walk over the free lists, a millisecond or so. */
 const EVERY_MS = 60_000;
 
-const trim = koffi.load('libc.so.6').func('int malloc_trim(size_t pad)');
+const trim = libc.func('int malloc_trim(size_t pad)');
 
 /** Once soon after the start thoroughly, which takes some 20 ms, and then what malloc can spare, once a minute. Keeps no process alive. */
 export function returnMemory(signal: AbortSignal): void {

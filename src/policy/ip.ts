@@ -14,6 +14,11 @@ export function canonicalIp(text: string): string {
   return address.isMapped4() ? address.to4().correctForm() : address.correctForm();
 }
 
+/** `10.0.0.7:8080` or `[fd00::7]:8080`. */
+export function endpointText({ address, port }: { readonly address: string; readonly port: number }): string {
+  return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
+}
+
 /** Network byte order: 4 or 16 bytes. */
 export function ipToBytes(canonical: string): Buffer {
   if (isIPv4(canonical)) return Buffer.from(canonical.split('.').map(Number));

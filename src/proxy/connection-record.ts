@@ -1,6 +1,7 @@
 // What a connection leaves behind: one record with both identities, the mode and its source, the decision, and the reason.
 
 import type { Socket } from 'node:net';
+import { endpointText } from '../policy/ip.ts';
 import type { Endpoint } from '../policy/model.ts';
 import type { Known } from './connection.ts';
 import type { Ending } from './tracked.ts';
@@ -33,6 +34,5 @@ export function connectionRecord(known: Known, of: { ending: Ending; application
 export function show(endpoint: Endpoint): string;
 export function show(endpoint: Endpoint | undefined): string | undefined;
 export function show(endpoint: Endpoint | undefined): string | undefined {
-  if (endpoint === undefined) return undefined;
-  return endpoint.address.includes(':') ? `[${endpoint.address}]:${endpoint.port}` : `${endpoint.address}:${endpoint.port}`;
+  return endpoint === undefined ? undefined : endpointText(endpoint);
 }

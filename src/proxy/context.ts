@@ -128,9 +128,14 @@ export async function dialUpstream(tracked: Tracked, options: DialOptions): Prom
   try {
     return await dial({ ...options, onSocket: (socket) => tracked.own(socket) });
   } catch (cause) {
-    if (cause instanceof DialTimeout) throw new HandfastError('DIAL_TIMEOUT', cause.message, { cause });
-    throw new HandfastError('DIAL_FAILED', `${show({ address: options.host, port: options.port })}: ${messageOf(cause)}`, { cause });
+    throw dialError(cause, { address: options.host, port: options.port });
   }
+}
+
+/** What a dial failed with, coded, and to whom it went. */
+export function dialError(cause: unknown, to: Endpoint): HandfastError {
+  if (cause instanceof DialTimeout) return new HandfastError('DIAL_TIMEOUT', cause.message, { cause });
+  return new HandfastError('DIAL_FAILED', `${show(to)}: ${messageOf(cause)}`, { cause });
 }
 
 /** Throws what a verdict refuses. */

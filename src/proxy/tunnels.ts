@@ -1,11 +1,11 @@
 // The sidecar's tunnels, both sides: whom they are made with, and what a new certificate, bundle or revocation list does to those that are open.
 
 import type { Socket } from 'node:net';
-import { HandfastError, messageOf } from '../errors.ts';
+import { HandfastError } from '../errors.ts';
 import { ReceiveBudget } from '../hbone/receive-budget.ts';
 import { type Dialled, TUNNEL_PORT, TunnelPool, type TunnelTarget } from '../hbone/tunnel-pool.ts';
 import { TunnelServer } from '../hbone/tunnel-server.ts';
-import { DialTimeout, dial } from '../net/dial.ts';
+import { dial } from '../net/dial.ts';
 import { decideRevocation, decideTrust } from '../policy/decide.ts';
 import type { Verdict } from '../policy/verdict.ts';
 import { noRevocations, type RevocationList } from '../spiffe/crl.ts';
@@ -15,8 +15,7 @@ import type { VerifiedPeer } from '../spiffe/verify-peer.ts';
 import { chooseHttp2, HTTP2_ALPN } from '../tls/alpn.ts';
 import { originate } from '../tls/originate.ts';
 import { Terminator } from '../tls/terminate.ts';
-import { show } from './connection-record.ts';
-import { enforce, type PipelineContext, type PipelineSettings, usableIdentity } from './context.ts';
+import { dialError, enforce, type PipelineContext, type PipelineSettings, usableIdentity } from './context.ts';
 import { inboundTunnel } from './inbound-tunnel.ts';
 
 export interface TunnelsOptions {
@@ -138,7 +137,7 @@ async function dialTunnel(target: TunnelTarget, options: TunnelsOptions): Promis
     raw = await dial({ host: at.address, port: at.port, timeoutMs: settings.dialTimeoutMs });
   } catch (cause) {
     if (cause instanceof Error && 'code' in cause && cause.code === 'ECONNREFUSED') return undefined;
-    throw new HandfastError(cause instanceof DialTimeout ? 'DIAL_TIMEOUT' : 'DIAL_FAILED', `${show(at)}: ${messageOf(cause)}`, { cause });
+    throw dialError(cause, at);
   }
   raw.on('error', () => undefined);
   const { handshakeTimeoutMs } = settings;
