@@ -48,6 +48,12 @@ export type ErrorCode =
   | 'DIAL_TIMEOUT'
   | 'TUNNEL_REFUSED'
   | 'DRAINING'
+  // the Kubernetes API server
+  | 'KUBE_NOT_FOUND'
+  | 'KUBE_CONFLICT'
+  | 'KUBE_GONE'
+  | 'KUBE_TOO_LONG'
+  | 'KUBE_REFUSED'
   // peers and platform
   | 'UNAVAILABLE'
   | 'PLATFORM_UNSUPPORTED';

@@ -4,7 +4,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-const ANYONE = ['errors.ts', 'snapshot.ts', 'flags.ts', 'rate-limit.ts'];
+const ANYONE = ['errors.ts', 'snapshot.ts', 'flags.ts', 'rate-limit.ts', 'fair-share.ts', 'backoff.ts'];
 
 /** Folder to the folders it may import. `wire` is generated protobuf and gRPC plumbing, for those who speak it. */
 export const rules: Readonly<Record<string, readonly string[]>> = {
@@ -21,12 +21,13 @@ export const rules: Readonly<Record<string, readonly string[]>> = {
   node: ['spiffe', 'discovery', 'observe', 'wire', 'ca/client.ts', 'store'],
   proxy: ['spiffe', 'policy', 'net', 'observe', 'tls', 'hbone', 'http', 'discovery'],
   workers: ['spiffe', 'policy', 'net', 'observe', 'discovery', 'proxy'],
+  probes: ['spiffe', 'policy', 'net', 'observe'],
   agent: ['spiffe', 'policy', 'net', 'node', 'discovery', 'observe', 'wire', 'ca/client.ts', 'yaml'],
   yaml: [],
-  control: ['spiffe', 'policy', 'yaml', 'tls', 'node', 'discovery', 'observe', 'wire', 'store'],
+  control: ['spiffe', 'policy', 'yaml', 'tls', 'node', 'discovery', 'observe', 'wire', 'store', 'kube'],
   ca: ['spiffe', 'store', 'tls', 'discovery', 'observe', 'wire'],
   kube: ['spiffe', 'policy'],
-  injector: ['observe'],
+  injector: ['spiffe', 'yaml', 'observe', 'kube', 'ca/certificate.ts', 'ca/signer.ts'],
   commands: [
     'spiffe',
     'policy',
@@ -39,6 +40,7 @@ export const rules: Readonly<Record<string, readonly string[]>> = {
     'node',
     'proxy',
     'workers',
+    'probes',
     'agent',
     'control',
     'ca',
@@ -55,8 +57,8 @@ const packages: Readonly<Record<string, readonly string[]>> = {
   'node-forge': [],
   'node-forge/lib/asn1.js': ['spiffe'],
   koffi: ['net'],
-  yaml: ['yaml', 'control', 'agent'],
-  zod: ['policy', 'yaml', 'control', 'agent', 'commands'],
+  yaml: ['yaml', 'control', 'agent', 'injector'],
+  zod: ['policy', 'yaml', 'control', 'agent', 'injector', 'commands'],
 };
 
 /** Every violation in a tree of sources, path (relative to src) to text. An empty list is a pass. */

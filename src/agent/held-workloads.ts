@@ -1,6 +1,6 @@
 // The certificates of one caller's workloads, held for as long as it listens: a session with the CA for each registration.
 
-import { Backoff } from '../discovery/backoff.ts';
+import { Backoff } from '../backoff.ts';
 import { HandfastError, messageOf } from '../errors.ts';
 import type { Log } from '../observe/log.ts';
 import type { Snapshot } from '../snapshot.ts';

@@ -1,8 +1,8 @@
 // One workload's certificate, kept fresh: a new key and CSR at half life with jitter, sooner when the CA changes its root, retried until it
 // works. Keys live in memory alone.
 
+import { Backoff } from '../backoff.ts';
 import { AlarmClock } from '../discovery/alarm-clock.ts';
-import { Backoff } from '../discovery/backoff.ts';
 import { HandfastError, messageOf } from '../errors.ts';
 import type { NodeTrust } from '../node/node-trust.ts';
 import type { Log } from '../observe/log.ts';

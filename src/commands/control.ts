@@ -1,14 +1,18 @@
 // handfast control: registry and policy from a directory, for agents, alone.
 
-import { startControl } from '../control/control.ts';
-import { parseFlags } from '../flags.ts';
+import { type ObjectsFrom, startControl } from '../control/control.ts';
+import { HandfastError } from '../errors.ts';
+import { type FlagValues, parseFlags } from '../flags.ts';
 import { openLog } from '../observe/log.ts';
 import { parseTrustDomain } from '../spiffe/spiffe-id.ts';
 import { aborted } from './aborted.ts';
+import { kubeApiOf, kubeFlags } from './kube-flags.ts';
 import { configFlags, listenFlags, logFlags, nodeFlags, nodeOptions, parseListen, trustDomainFlags } from './shared-flags.ts';
 
 const flags = {
-  ...configFlags,
+  config: { ...configFlags.config, optional: true },
+  kubernetes: { kind: 'switch', help: 'registry and policy from the Kubernetes API server instead of --config' },
+  ...kubeFlags,
   ...trustDomainFlags,
   socket: { kind: 'text', value: 'PATH', default: '/run/handfast/control.sock', help: 'unix socket for the agent of this machine' },
   'operator-socket': {
@@ -39,7 +43,8 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
   try {
     const node = { ...nodeOptions(config), trustDomain, stateDir: config.state, log, now };
     const control = await startControl({
-      configDir: config.config,
+      objects: objectsFrom(config),
+      signal,
       socket: config.socket,
       operatorSocket: config['operator-socket'],
       trustDomain,
@@ -54,4 +59,10 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
   } finally {
     close();
   }
+}
+
+function objectsFrom(config: FlagValues<typeof flags>): ObjectsFrom {
+  if (config.kubernetes === (config.config !== undefined))
+    throw new HandfastError('CONFIG_INVALID', 'registry and policy come from --config DIR or from --kubernetes: give one of them');
+  return config.config === undefined ? { kube: kubeApiOf(config, process.env) } : { directory: config.config };
 }

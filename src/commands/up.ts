@@ -34,7 +34,7 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
   try {
     running.unshift(
       await startControl({
-        configDir: config.config,
+        objects: { directory: config.config },
         socket: at('control'),
         operatorSocket: at('control-operator'),
         trustDomain,

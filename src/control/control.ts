@@ -3,6 +3,7 @@
 
 import { ResourceCache } from '../discovery/resource-cache.ts';
 import { HandfastError } from '../errors.ts';
+import type { WatchableKubeApi } from '../kube/api.ts';
 import { MeshNode, type MeshNodeOptions } from '../node/mesh-node.ts';
 import type { Log } from '../observe/log.ts';
 import type { Selections } from '../policy/policy-object.ts';
@@ -22,14 +23,17 @@ import { LedgerStore } from './ledger/ledger-store.ts';
 import { MeshLedger } from './ledger/mesh-ledger.ts';
 import { registeredIds } from './ledger/registered-ids.ts';
 import { DirectorySource } from './objects/directory-source.ts';
+import { KubeSource } from './objects/kube-source.ts';
 import type { EffectiveObjects, MeshObjects, ObjectSource } from './objects/mesh-objects.ts';
 import { Rollouts } from './rollout/rollouts.ts';
 import { addControlServices } from './server.ts';
 import type { StageTimes } from './staged-switches.ts';
 
+/** Where registry and policy stand: a directory of YAML, or a Kubernetes API server. */
+export type ObjectsFrom = { readonly directory: string } | { readonly kube: WatchableKubeApi };
+
 export interface ControlOptions {
-  /** Directory of YAML objects. */
-  readonly configDir: string;
+  readonly objects: ObjectsFrom;
   readonly socket: string;
   readonly operatorSocket: string;
   readonly trustDomain: string;
@@ -39,6 +43,8 @@ export interface ControlOptions {
   readonly listen?: { readonly host: string; readonly port: number; readonly node: MeshNodeOptions };
   /** How long each stage of a switch that clients must follow lasts; long enough for a big mesh unless told otherwise. */
   readonly stages?: StageTimes;
+  /** Gives up waiting for what it needs to begin. */
+  readonly signal?: AbortSignal;
   readonly log: Log;
   readonly now: () => number;
 }
@@ -53,7 +59,7 @@ export interface RunningControl {
   stop(): Promise<void>;
 }
 
-/** Throws OBJECT_INVALID when the directory cannot be used to begin with. Serves until `stop` is called. */
+/** Throws OBJECT_INVALID when the directory cannot be used to begin with; waits for an API server until the signal aborts. Serves until `stop` is called. */
 export async function startControl(options: ControlOptions): Promise<RunningControl> {
   const { log, trustDomain, now } = options;
   const running: (() => unknown)[] = [];
@@ -63,8 +69,8 @@ export async function startControl(options: ControlOptions): Promise<RunningCont
   try {
     const watching = new AbortController();
     running.push(() => watching.abort());
-    const source = new DirectorySource({ dir: options.configDir, log });
-    await source.start(watching.signal);
+    options.signal?.addEventListener('abort', () => watching.abort(), { once: true });
+    const source = await followObjects(options.objects, options, watching.signal);
     const cache = new ResourceCache();
     const ledger = new MeshLedger({ now, registeredId: registeredIds(source, trustDomain) });
     if (options.stateDir !== undefined) {
@@ -102,12 +108,25 @@ export async function startControl(options: ControlOptions): Promise<RunningCont
       ],
     });
     running.push(() => operators.close());
-    log.info({ socket: options.socket, port, configDir: options.configDir }, 'control listening');
+    log.info(
+      { socket: options.socket, port, objects: 'kube' in options.objects ? 'kubernetes' : options.objects.directory },
+      'control listening',
+    );
     return { port, stop };
   } catch (error) {
     await stop();
     throw error;
   }
+}
+
+async function followObjects(
+  from: ObjectsFrom,
+  { log, now }: Pick<ControlOptions, 'log' | 'now'>,
+  signal: AbortSignal,
+): Promise<ObjectSource> {
+  const source = 'kube' in from ? new KubeSource({ api: from.kube, log, now }) : new DirectorySource({ dir: from.directory, log });
+  await source.start(signal);
+  return source;
 }
 
 /** What questions are about: the objects and rollouts that are in force. */

@@ -2,10 +2,10 @@
 
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ClientDuplexStream, Metadata } from '@grpc/grpc-js';
+import { Backoff } from '../backoff.ts';
 import { messageOf } from '../errors.ts';
 import type { Snapshot } from '../snapshot.ts';
 import { bearerMetadata } from '../wire/grpc.ts';
-import { Backoff } from './backoff.ts';
 
 /** What discovery says of itself; pino's logger fits. */
 export interface DiscoveryLog {

@@ -2,9 +2,9 @@
 
 import { readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { Backoff } from '../backoff.ts';
 import { CaClient } from '../ca/client.ts';
 import { AlarmClock } from '../discovery/alarm-clock.ts';
-import { Backoff } from '../discovery/backoff.ts';
 import { HandfastError, messageOf } from '../errors.ts';
 import type { Log } from '../observe/log.ts';
 import type { Snapshot } from '../snapshot.ts';

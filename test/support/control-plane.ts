@@ -72,7 +72,7 @@ export class ControlPlane implements AsyncDisposable {
 
   async startControl(change: Partial<ControlOptions> = {}): Promise<RunningControl> {
     this.control = await startControl({
-      configDir: this.configDir,
+      objects: { directory: this.configDir },
       socket: this.socket('control'),
       operatorSocket: this.socket('control-operator'),
       trustDomain: TRUST_DOMAIN,

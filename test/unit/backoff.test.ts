@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Backoff } from '../../src/discovery/backoff.ts';
+import { Backoff } from '../../src/backoff.ts';
 
 const waits = (random: number, count: number, options = { baseMs: 200, maxMs: 10_000 }) => {
   const backoff = new Backoff({ ...options, random: () => random });

@@ -44,7 +44,7 @@ function isOf<K extends ObjectKind>(entry: ObjectEntry, kind: K): entry is Objec
 }
 
 /** What only one object may have. */
-function claimsOf(entry: ObjectEntry): string[] {
+export function claimsOf(entry: ObjectEntry): string[] {
   const claims = [nameOf(entry)];
   switch (entry.kind) {
     case 'Pod':
@@ -74,10 +74,11 @@ export function nameOf(entry: ObjectEntry): string {
   return `${entry.kind} ${namespace}/${name}`;
 }
 
-const addressClaim = (address: string) => `address ${address}`;
+export const addressClaim = (address: string) => `address ${address}`;
 const hostClaim = (of: { namespace: string; hostname: string }) => `host ${serviceKey(of)}`;
 
-function misplacedPeerAuthentication(entry: ObjectEntry, rootNamespace: string): { path: string; name: string } | undefined {
+/** One that would select nobody where it stands: the path of its selector, and its name. */
+export function misplacedPeerAuthentication(entry: ObjectEntry, rootNamespace: string): { path: string; name: string } | undefined {
   if (entry.kind !== 'PeerAuthentication' && entry.kind !== 'ScopeConfig') return undefined;
   const { object } = entry;
   if ('wrapped' in object && object.wrapped.kind !== 'PeerAuthentication') return undefined;

@@ -1,0 +1,109 @@
+// Objects from a Kubernetes API server, followed: what it refuses nowhere else is refused here one object at a time, and the rest stays in force.
+
+import type { WatchableKubeApi } from '../../kube/api.ts';
+import { Reflector } from '../../kube/reflector.ts';
+import type { Log } from '../../observe/log.ts';
+import { Snapshot } from '../../snapshot.ts';
+import { collect } from './collect-objects.ts';
+import { withoutHostServices } from './host-services.ts';
+import { type KubeKind, type KubeReading, kubeKinds, readKube } from './kube-kinds.ts';
+import type { MeshObjects, ObjectSource } from './mesh-objects.ts';
+import type { ObjectEntry } from './object-kinds.ts';
+import { PolicyStatus } from './policy-status.ts';
+import { withoutConflicts } from './without-conflicts.ts';
+
+/** Changes come in bursts: a rollout of a Deployment is hundreds of events. */
+const SETTLE_MS = 50;
+
+export interface KubeSourceOptions {
+  readonly api: WatchableKubeApi;
+  readonly log: Log;
+  /** Unix milliseconds. */
+  readonly now: () => number;
+  /** For tests: a watch that says nothing for so long is taken for dead. */
+  readonly stallMs?: number;
+}
+
+export class KubeSource implements ObjectSource {
+  readonly objects = new Snapshot<MeshObjects>();
+  readonly #log: Log;
+  readonly #reflectors: readonly { readonly kind: KubeKind; readonly reflector: Reflector<KubeReading> }[];
+  #timer: NodeJS.Timeout | undefined;
+  /** What was last said of each object that is not in force as it stands. */
+  #said = new Map<string, string>();
+  #kept: readonly ObjectEntry[] = [];
+  #running: Promise<unknown> = Promise.resolve();
+  readonly #status: PolicyStatus;
+
+  constructor({ api, log, now, stallMs }: KubeSourceOptions) {
+    this.#log = log;
+    this.#status = new PolicyStatus({ api, log, now });
+    this.#reflectors = kubeKinds.map((kind) => ({
+      kind,
+      reflector: new Reflector<KubeReading>({
+        api,
+        paths: kind.paths,
+        optional: kind.isPolicy,
+        read: (object, previous) => readKube(kind, object, previous),
+        onChange: () => this.#schedule(),
+        log,
+        ...(stallMs === undefined ? {} : { stallMs }),
+      }),
+    }));
+  }
+
+  /** Resolves when everything has been listed once; nothing is published before: half a set of policies lets in whom the other half keeps out. */
+  async start(signal: AbortSignal): Promise<void> {
+    this.#running = Promise.all([this.#status.run(signal), ...this.#reflectors.map(({ reflector }) => reflector.run(signal))]);
+    signal.addEventListener('abort', () => clearTimeout(this.#timer), { once: true });
+    this.#schedule();
+    await this.objects.first(signal);
+    signal.throwIfAborted();
+  }
+
+  /** After the signal has aborted: until nothing is read any more. */
+  async ended(): Promise<void> {
+    await this.#running;
+  }
+
+  /** Why objects are not in force as they stand, by their names. */
+  get refusals(): ReadonlyMap<string, string> {
+    return this.#said;
+  }
+
+  #schedule(): void {
+    this.#timer ??= setTimeout(() => {
+      this.#timer = undefined;
+      if (this.#reflectors.every(({ reflector }) => reflector.synced)) this.#publish();
+    }, SETTLE_MS);
+  }
+
+  #publish(): void {
+    const problems = new Map<string, string>();
+    const readings = this.#reflectors.flatMap(({ reflector }) => [...reflector.values()]);
+    for (const { name, problems: own } of readings) if (own.length > 0) problems.set(name, own.join('; '));
+    const kept = withoutHostServices(withoutConflicts(readings, problems), readings);
+    this.#say(problems);
+    // A status that was written comes back as a change; so does much else that is nothing to a registry.
+    if (
+      kept.length !== this.#kept.length ||
+      kept.some((entry, index) => entry !== this.#kept[index]) ||
+      this.objects.current === undefined
+    ) {
+      this.#kept = kept;
+      this.objects.replace(collect(kept, []));
+    }
+    this.#status.replace(readings.flatMap(({ name, status }) => (status === undefined ? [] : { ...status, refusal: problems.get(name) })));
+  }
+
+  /** Once for each reason. */
+  #say(problems: ReadonlyMap<string, string>): void {
+    for (const [object, reason] of problems)
+      if (this.#said.get(object) !== reason)
+        this.#log.error(
+          { object, reason },
+          'object refused; its last good version stays in force, and where there is none a policy about who may call closes whom it selects',
+        );
+    this.#said = new Map(problems);
+  }
+}

@@ -1,0 +1,142 @@
+// What became of each policy, written where its author looks: the condition `Accepted` of its status. Written only where it differs, one at a time, and never waited for.
+
+import { setTimeout as delay } from 'node:timers/promises';
+import { Backoff } from '../../backoff.ts';
+import { HandfastError, messageOf } from '../../errors.ts';
+import type { KubeApi, KubeObject } from '../../kube/api.ts';
+import type { Log } from '../../observe/log.ts';
+import { isJsonObject } from '../../spiffe/strict-json.ts';
+
+/** As the API server has it: where it is written, of which version, and what is said of it so far. */
+export interface StatusSubject {
+  /** Of its status subresource. */
+  readonly path: string;
+  readonly generation: number;
+  readonly conditions: readonly KubeObject[];
+}
+
+export interface PolicyVerdict extends StatusSubject {
+  /** Why this version is not in force; undefined if it is. */
+  readonly refusal: string | undefined;
+}
+
+const TYPE = 'Accepted';
+/** The API server's limit on a condition's message. */
+const MAX_MESSAGE = 32_768;
+const MAX_WAIT_MS = 60_000;
+
+interface Due {
+  readonly verdict: PolicyVerdict;
+  /** Of its own, so that one that cannot be written holds nobody else up. */
+  readonly backoff: Backoff;
+  /** `performance.now()` of its next try. */
+  notBefore: number;
+}
+
+export class PolicyStatus {
+  readonly #api: KubeApi;
+  readonly #log: Log;
+  readonly #now: () => number;
+  /** By path: what is still to be written, whoever has waited longest first. */
+  #due = new Map<string, Due>();
+  #wake = new AbortController();
+  #said = '';
+
+  constructor({ api, log, now }: { api: KubeApi; log: Log; now: () => number }) {
+    this.#api = api;
+    this.#log = log;
+    this.#now = now;
+  }
+
+  /** Of all policies there are: what was to be written of any other is forgotten. */
+  replace(verdicts: readonly PolicyVerdict[]): void {
+    const wanted = new Map(verdicts.filter((verdict) => !isWritten(verdict)).map((verdict) => [verdict.path, verdict]));
+    const due = new Map<string, Due>();
+    for (const [path, known] of this.#due) {
+      const verdict = wanted.get(path);
+      if (verdict !== undefined) due.set(path, { ...known, verdict });
+    }
+    for (const [path, verdict] of wanted)
+      if (!due.has(path)) due.set(path, { verdict, backoff: new Backoff({ baseMs: 500, maxMs: 60_000 }), notBefore: 0 });
+    this.#due = due;
+    this.#wake.abort();
+  }
+
+  /** Writes until the signal aborts; never rejects. */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      const now = performance.now();
+      const all = [...this.#due.values()];
+      const next = all.find(({ notBefore }) => notBefore <= now);
+      if (next === undefined) {
+        this.#wake = new AbortController();
+        const waitMs = Math.min(MAX_WAIT_MS, ...all.map(({ notBefore }) => notBefore - now));
+        await delay(waitMs, undefined, { signal: AbortSignal.any([signal, this.#wake.signal]), ref: false }).catch(() => undefined);
+      } else await this.#try(next, signal);
+    }
+  }
+
+  async #try(due: Due, signal: AbortSignal): Promise<void> {
+    const { verdict } = due;
+    this.#due.delete(verdict.path);
+    try {
+      await this.#write(verdict, signal);
+      this.#said = '';
+    } catch (error) {
+      if (signal.aborted) return;
+      const code = error instanceof HandfastError ? error.code : undefined;
+      // It is gone, or has changed meanwhile: then we hear of that, and judge again.
+      if (code === 'KUBE_NOT_FOUND' || code === 'KUBE_CONFLICT') return;
+      due.notBefore = performance.now() + due.backoff.next();
+      if (!this.#due.has(verdict.path)) this.#due.set(verdict.path, due);
+      const reason = messageOf(error).replace(verdict.path, '…');
+      if (reason !== this.#said)
+        this.#log.warn({ path: verdict.path, reason }, 'the status of a policy is not written; it is judged all the same');
+      this.#said = reason;
+    }
+  }
+
+  async #write({ path, generation, conditions, refusal }: PolicyVerdict, signal: AbortSignal): Promise<void> {
+    const known = conditions.find(({ type }) => type === TYPE);
+    const status = statusOf(refusal);
+    const condition = {
+      type: TYPE,
+      status,
+      reason: refusal === undefined ? 'Accepted' : 'Refused',
+      message: messageFor(refusal),
+      observedGeneration: generation,
+      lastTransitionTime: known?.status === status ? known.lastTransitionTime : new Date(this.#now()).toISOString(),
+    };
+    // Others may have conditions of their own there; a merge patch replaces a list whole.
+    const all = [...conditions.filter(({ type }) => type !== TYPE), condition];
+    await this.#api.request({ method: 'PATCH', path, body: { status: { conditions: all } }, signal });
+  }
+}
+
+function isWritten({ generation, conditions, refusal }: PolicyVerdict): boolean {
+  const known = conditions.find(({ type }) => type === TYPE);
+  return known?.status === statusOf(refusal) && known.message === messageFor(refusal) && known.observedGeneration === generation;
+}
+
+function statusOf(refusal: string | undefined): 'True' | 'False' {
+  return refusal === undefined ? 'True' : 'False';
+}
+
+function messageFor(refusal: string | undefined): string {
+  return refusal === undefined
+    ? 'in force'
+    : `${refusal}. Its last version that could be read stays in force; if there was none, an AuthorizationPolicy or PeerAuthentication (in a ScopeConfig too) closes whom it selects`.slice(
+        0,
+        MAX_MESSAGE,
+      );
+}
+
+/** Undefined for an object without what a status needs. `path`: of its collection, in all namespaces. */
+export function statusSubject(path: string, { metadata, status }: KubeObject): StatusSubject | undefined {
+  const { namespace, name, generation } = isJsonObject(metadata) ? metadata : {};
+  if (typeof name !== 'string' || typeof generation !== 'number') return undefined;
+  const conditions = isJsonObject(status) && Array.isArray(status.conditions) ? status.conditions.filter(isJsonObject) : [];
+  const cut = path.lastIndexOf('/');
+  const within = typeof namespace === 'string' ? `/namespaces/${namespace}` : '';
+  return { path: `${path.slice(0, cut)}${within}${path.slice(cut)}/${name}/status`, generation, conditions };
+}

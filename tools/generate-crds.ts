@@ -1,0 +1,210 @@
+// The CustomResourceDefinitions of the kinds that control understands, from the very schemas that it reads them with: deploy/crds. With --check: whether they are up to date.
+
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { stringify } from 'yaml';
+import { z } from 'zod';
+import { type ObjectKind, objectKinds } from '../src/control/objects/object-kinds.ts';
+
+interface Definition {
+  readonly kind: ObjectKind;
+  readonly group: string;
+  readonly plural: string;
+  readonly shortNames: readonly string[];
+  readonly scope: 'Namespaced' | 'Cluster';
+  /** The first one is stored. */
+  readonly versions: readonly string[];
+  readonly columns: readonly { readonly name: string; readonly type: string; readonly jsonPath: string }[];
+  /** What a JSON schema cannot say (CEL), on the spec. */
+  readonly rules?: readonly { readonly rule: string; readonly message: string }[];
+}
+
+const AGE = { name: 'Age', type: 'date', jsonPath: '.metadata.creationTimestamp' };
+const ACCEPTED = { name: 'Accepted', type: 'string', jsonPath: '.status.conditions[?(@.type=="Accepted")].status' };
+const column = (name: string, jsonPath: string) => ({ name, type: 'string', jsonPath });
+
+const definitions: readonly Definition[] = [
+  {
+    kind: 'PeerAuthentication',
+    group: 'security.istio.io',
+    plural: 'peerauthentications',
+    shortNames: ['pa'],
+    scope: 'Namespaced',
+    versions: ['v1', 'v1beta1'],
+    columns: [column('Mode', '.spec.mtls.mode'), ACCEPTED, AGE],
+    rules: [{ rule: '!has(self.portLevelMtls) || has(self.selector)', message: 'portLevelMtls needs a selector' }],
+  },
+  {
+    kind: 'AuthorizationPolicy',
+    group: 'security.istio.io',
+    plural: 'authorizationpolicies',
+    shortNames: ['ap'],
+    scope: 'Namespaced',
+    versions: ['v1', 'v1beta1'],
+    columns: [column('Action', '.spec.action'), ACCEPTED, AGE],
+  },
+  {
+    kind: 'DestinationRule',
+    group: 'networking.istio.io',
+    plural: 'destinationrules',
+    shortNames: ['dr'],
+    scope: 'Namespaced',
+    versions: ['v1', 'v1beta1', 'v1alpha3'],
+    columns: [column('Host', '.spec.host'), ACCEPTED, AGE],
+  },
+  {
+    kind: 'ServiceEntry',
+    group: 'networking.istio.io',
+    plural: 'serviceentries',
+    shortNames: ['se'],
+    scope: 'Namespaced',
+    versions: ['v1', 'v1beta1', 'v1alpha3'],
+    columns: [column('Hosts', '.spec.hosts'), ACCEPTED, AGE],
+  },
+  {
+    kind: 'ScopeConfig',
+    group: 'handfast.io',
+    plural: 'scopeconfigs',
+    shortNames: [],
+    scope: 'Namespaced',
+    versions: ['v1alpha1'],
+    columns: [column('Object', '.spec.object.kind'), ACCEPTED, AGE],
+  },
+  {
+    kind: 'MeshConfig',
+    group: 'handfast.io',
+    plural: 'meshconfigs',
+    shortNames: [],
+    scope: 'Cluster',
+    versions: ['v1alpha1'],
+    columns: [ACCEPTED, AGE],
+    rules: [],
+  },
+];
+
+type Json = Readonly<Record<string, unknown>>;
+
+/** Stays in the object, so that control sees and refuses it: what an API server drops would make a policy say less than its author did. */
+const KEPT = { 'x-kubernetes-preserve-unknown-fields': true };
+/** No value fits: refused by name where it is written. */
+const UNSUPPORTED = { type: 'string', enum: ['not supported'] };
+
+function isObject(value: unknown): value is Json {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** A structural schema (apiextensions.k8s.io/v1) of a JSON schema. */
+function structural(schema: unknown): Json {
+  if (!isObject(schema)) return KEPT;
+  if (isObject(schema.not) && Object.keys(schema).length === 1) return UNSUPPORTED;
+  const alternatives = [schema.anyOf, schema.oneOf].find(Array.isArray);
+  if (alternatives !== undefined) {
+    const types = alternatives.map((one: unknown) => (isObject(one) ? one.type : undefined));
+    if (types.every((type) => type === 'integer' || type === 'string')) return { 'x-kubernetes-int-or-string': true };
+    return types.every((type) => type === 'object') ? { type: 'object', ...KEPT } : KEPT;
+  }
+  if ('const' in schema) return { type: 'string', enum: [schema.const] };
+  const { type, description } = schema;
+  const said = description === undefined ? {} : { description };
+  if (type === 'array') return { ...said, type, items: structural(schema.items), ...bounds(schema, 'minItems', 'maxItems') };
+  if (type === 'string') return { ...said, type, ...bounds(schema, 'enum', 'minLength', 'maxLength'), ...patternOf(schema) };
+  if (type === 'integer' || type === 'number') return { ...said, type, ...bounds(schema, 'minimum', 'maximum') };
+  if (type === 'boolean') return { ...said, type };
+  if (type !== 'object') return KEPT;
+  if (isObject(schema.additionalProperties) && schema.properties === undefined)
+    return { ...said, type, additionalProperties: structural(schema.additionalProperties) };
+  const properties = isObject(schema.properties) ? schema.properties : {};
+  return {
+    ...said,
+    type,
+    ...(Array.isArray(schema.required) && schema.required.length > 0 ? { required: schema.required } : {}),
+    properties: Object.fromEntries(Object.entries(properties).map(([name, of]) => [name, structural(of)])),
+    ...KEPT,
+  };
+}
+
+function bounds(schema: Json, ...names: readonly string[]): Json {
+  const safe = (value: unknown) => typeof value !== 'number' || Number.isFinite(value);
+  return Object.fromEntries(
+    names
+      .filter((name) => schema[name] !== undefined && safe(schema[name]) && Math.abs(Number(schema[name])) !== Number.MAX_SAFE_INTEGER)
+      .map((name) => [name, schema[name]]),
+  );
+}
+
+/** Go's regular expressions have no look-around. */
+function patternOf({ pattern }: Json): Json {
+  return typeof pattern === 'string' && !pattern.includes('(?') ? { pattern } : {};
+}
+
+const CONDITIONS = {
+  type: 'array',
+  'x-kubernetes-list-type': 'map',
+  'x-kubernetes-list-map-keys': ['type'],
+  items: {
+    type: 'object',
+    required: ['type', 'status', 'reason', 'message', 'lastTransitionTime'],
+    properties: {
+      type: { type: 'string' },
+      status: { type: 'string', enum: ['True', 'False', 'Unknown'] },
+      reason: { type: 'string' },
+      message: { type: 'string' },
+      lastTransitionTime: { type: 'string', format: 'date-time' },
+      observedGeneration: { type: 'integer', format: 'int64' },
+    },
+  },
+};
+
+function definitionOf({ kind, group, plural, shortNames, scope, versions, columns, rules = [] }: Definition): Json {
+  const json: unknown = z.toJSONSchema(objectKinds[kind].schema, { io: 'input', unrepresentable: 'any', reused: 'inline' });
+  const spec = isObject(json) && isObject(json.properties) ? json.properties.spec : undefined;
+  const schema = {
+    type: 'object',
+    required: ['spec'],
+    properties: {
+      apiVersion: { type: 'string' },
+      kind: { type: 'string' },
+      metadata: { type: 'object' },
+      spec: { ...structural(spec), ...(rules.length === 0 ? {} : { 'x-kubernetes-validations': rules }) },
+      status: { type: 'object', properties: { conditions: CONDITIONS, observedGeneration: { type: 'integer', format: 'int64' } }, ...KEPT },
+    },
+  };
+  return {
+    apiVersion: 'apiextensions.k8s.io/v1',
+    kind: 'CustomResourceDefinition',
+    metadata: { name: `${plural}.${group}`, labels: { 'app.kubernetes.io/part-of': 'handfast' } },
+    spec: {
+      group,
+      scope,
+      names: {
+        kind,
+        listKind: `${kind}List`,
+        plural,
+        singular: kind.toLowerCase(),
+        categories: ['handfast'],
+        ...(shortNames.length === 0 ? {} : { shortNames }),
+      },
+      versions: versions.map((name, index) => ({
+        name,
+        served: true,
+        storage: index === 0,
+        subresources: { status: {} },
+        additionalPrinterColumns: columns,
+        schema: { openAPIV3Schema: schema },
+      })),
+    },
+  };
+}
+
+const HEAD = '# Made by tools/generate-crds.ts from the schemas that control reads these kinds with; do not edit.\n';
+const checking = process.argv.includes('--check');
+for (const definition of definitions) {
+  const file = new URL(`../deploy/crds/${definition.plural}.yaml`, import.meta.url);
+  const text = HEAD + stringify(definitionOf(definition), { aliasDuplicateObjects: false, lineWidth: 0 });
+  const known = existsSync(file) ? readFileSync(file, 'utf8') : '';
+  if (text === known) continue;
+  if (!checking) writeFileSync(file, text);
+  else {
+    process.stderr.write(`deploy/crds/${definition.plural}.yaml is not what the schemas say: run node tools/generate-crds.ts\n`);
+    process.exitCode = 1;
+  }
+}
