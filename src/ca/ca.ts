@@ -10,6 +10,7 @@ import { AttemptLimits } from './attempt-limits.ts';
 import { Authority } from './authority.ts';
 import { JoinTokens } from './join-tokens.ts';
 import { LocalTokenProver, openLocalTokenKey, type TokenProver } from './local-token.ts';
+import type { NodeAccounts } from './node-accounts.ts';
 import { listenForNodes, MAX_REQUEST_BYTES } from './node-listener.ts';
 import { addNodeService } from './node-service.ts';
 import { caOperatorRoutes } from './operator-routes.ts';
@@ -34,6 +35,10 @@ export interface CaOptions {
   /** Further proofs of a workload, beside tokens of `handfast token create`. */
   readonly prover?: (local: TokenProver) => TokenProver;
   readonly tokensAlone: boolean;
+  /** Nodes that prove themselves by service accounts' tokens, beside join tokens. */
+  readonly nodeAccounts?: NodeAccounts | undefined;
+  /** Told all current roots in PEM: to begin with, and whenever they change. */
+  readonly onBundle?: ((bundlePem: string) => void) | undefined;
   readonly log: Log;
   readonly now: () => number;
 }
@@ -65,9 +70,10 @@ export async function startCa(options: CaOptions): Promise<RunningCa> {
     const prover = options.prover?.(local) ?? local;
     const addServices = (to: typeof server) => {
       addWorkloadServices(to, { ...shared, prover, tokensAlone: options.tokensAlone });
-      addNodeService(to, { ...shared, joinTokens, nodeTtlMs: options.nodeTtlMs });
+      addNodeService(to, { ...shared, joinTokens, nodeAccounts: options.nodeAccounts, nodeTtlMs: options.nodeTtlMs });
     };
     addServices(server);
+    tellBundles(authority, options.onBundle);
     const followers = addTrustService(server, { trust: authority.trust, trustDomain, log, now });
     running.push(() => stopServer(server));
 
@@ -116,4 +122,12 @@ export async function startCa(options: CaOptions): Promise<RunningCa> {
     await stop();
     throw error;
   }
+}
+
+function tellBundles({ trust, bundlePem }: Authority, onBundle: CaOptions['onBundle']): void {
+  onBundle?.(bundlePem);
+  // Revocations and JWT keys change it too, which is nothing to a bundle.
+  trust.subscribe((next, previous) => {
+    if (next.bundlePem !== previous?.bundlePem) onBundle?.(next.bundlePem);
+  });
 }

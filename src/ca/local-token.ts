@@ -19,6 +19,8 @@ const LEEWAY_S = 30;
 export interface ProvenWorkload extends ServiceAccount {
   readonly podName?: string;
   readonly podUid?: string;
+  /** Where that pod runs. */
+  readonly nodeName?: string;
 }
 
 /** Proves tokens. Throws TOKEN_REFUSED with the reason, which stays on the proving side, or UNAVAILABLE when whoever knows cannot be asked. */

@@ -13,6 +13,7 @@ import { type GrpcListener, listenTls } from '../wire/grpc-listener.ts';
 import { checkMember } from '../wire/mesh-member.ts';
 import type { Authority } from './authority.ts';
 import type { JoinTokens } from './join-tokens.ts';
+import type { NodeAccounts } from './node-accounts.ts';
 import { ownIdentity } from './own-identity.ts';
 
 export interface NodeListenerOptions {
@@ -23,6 +24,8 @@ export interface NodeListenerOptions {
   readonly listen: { readonly host: string; readonly port: number };
   readonly authority: Authority;
   readonly joinTokens: Pick<JoinTokens, 'waiting'>;
+  /** Whoever has a service account's token may come at any time. */
+  readonly nodeAccounts?: NodeAccounts | undefined;
   readonly tokensAlone: boolean;
   readonly dnsNames?: readonly string[];
   readonly revocations: () => RevocationList;
@@ -82,8 +85,8 @@ export async function listenForNodes(options: NodeListenerOptions): Promise<Grpc
   };
 }
 
-function judge(caller: Caller, { authority, joinTokens, tokensAlone, revocations }: NodeListenerOptions): void {
+function judge(caller: Caller, { authority, joinTokens, nodeAccounts, tokensAlone, revocations }: NodeListenerOptions): void {
   if (caller.kind === 'tls') checkMember(caller.peer, { trustDomain: authority.trustDomain, revocations: revocations() });
-  if (caller.kind === 'anonymous' && !tokensAlone && joinTokens.waiting === 0)
+  if (caller.kind === 'anonymous' && !tokensAlone && nodeAccounts === undefined && joinTokens.waiting === 0)
     throw new HandfastError('NO_CLIENT_CERTIFICATE', 'the peer presented no certificate, and no join token is waiting to be used');
 }

@@ -1,4 +1,4 @@
-// Nodes: a join token lets one in, once; from then on its certificate proves it.
+// Nodes: a join token lets one in, once, or its service account's token; from then on its certificate proves it.
 
 import { type Server, type sendUnaryData, status } from '@grpc/grpc-js';
 import { HandfastError } from '../errors.ts';
@@ -13,6 +13,7 @@ import { statusError } from '../wire/grpc.ts';
 import type { Authority } from './authority.ts';
 import { caCaller } from './callers.ts';
 import type { JoinTokens } from './join-tokens.ts';
+import { isAccountToken, type NodeAccounts } from './node-accounts.ts';
 import { RefusalLog } from './refusal-log.ts';
 import { statusOf } from './server.ts';
 
@@ -22,6 +23,8 @@ const JOINS = { burst: 20, perSecond: 1 };
 interface NodeServiceDeps {
   readonly authority: Authority;
   readonly joinTokens: JoinTokens;
+  /** Where nodes are a cluster's. */
+  readonly nodeAccounts?: NodeAccounts | undefined;
   readonly nodeTtlMs: number;
   readonly log: Log;
   readonly now: () => number;
@@ -29,7 +32,7 @@ interface NodeServiceDeps {
 }
 
 export function addNodeService(server: Server, deps: NodeServiceDeps): void {
-  const { joinTokens, log, authority, now, refusals = new RefusalLog(log) } = deps;
+  const { joinTokens, nodeAccounts, log, authority, now, refusals = new RefusalLog(log) } = deps;
   const { trustDomain } = authority;
   const joins = new KeyedLimits(JOINS);
   const reply = (issuing: Promise<NodeCertificate>, to: { call: { getPeer(): string }; callback: sendUnaryData<NodeCertificate> }) => {
@@ -51,7 +54,10 @@ export function addNodeService(server: Server, deps: NodeServiceDeps): void {
         if (waitMs > 0) throw new HandfastError('RATE_LIMITED', `too many attempts to join; the next one in ${Math.ceil(waitMs / 1000)} s`);
         // The CSR first: a mistake in it must not cost the token.
         const { publicKey } = readCsr(call.request.csr);
-        return joinTokens.redeem(call.request.joinToken, (id) => issue(id, { ...deps, publicKey }));
+        const { joinToken } = call.request;
+        if (nodeAccounts !== undefined && isAccountToken(joinToken))
+          return issue(await nodeAccounts.prove(joinToken), { ...deps, publicKey });
+        return joinTokens.redeem(joinToken, (id) => issue(id, { ...deps, publicKey }));
       };
       reply(join(), { call, callback });
     },

@@ -16,7 +16,7 @@ import {
 import { bearerToken, statusError } from '../wire/grpc.ts';
 import { AttemptLimits } from './attempt-limits.ts';
 import type { Authority, IssuedSvid } from './authority.ts';
-import { caCaller } from './callers.ts';
+import { caCaller, LOCAL_NODE } from './callers.ts';
 import type { TokenProver } from './local-token.ts';
 import { RefusalLog } from './refusal-log.ts';
 
@@ -90,11 +90,16 @@ function whoAsks(call: { getPeer(): string }, { tokensAlone, authority, now }: D
   throw statusError(status.PERMISSION_DENIED, 'certificates are given to agents: join as a node (or start the CA with --tokens-alone)');
 }
 
-async function proveWorkload(call: { metadata: Metadata; getPeer(): string }, { prover, authority, attempts }: Deps): Promise<SpiffeId> {
+async function proveWorkload(call: { metadata: Metadata; getPeer(): string }, deps: Deps): Promise<SpiffeId> {
+  const { prover, authority, attempts, now } = deps;
   const token = bearerToken(call.metadata);
   if (token === undefined) throw new HandfastError('TOKEN_REFUSED', 'no bearer token came with the request');
   attempts.take(call);
-  const { namespace, serviceAccount } = await prover.prove(token);
+  const { namespace, serviceAccount, nodeName } = await prover.prove(token);
+  const caller = caCaller(call, { trustDomain: authority.trustDomain, now: now() });
+  // A token that was stolen from another node's pod is worth nothing to this node.
+  if (nodeName !== undefined && caller.kind === 'agent' && caller.name !== LOCAL_NODE && caller.name !== nodeName)
+    throw new HandfastError('TOKEN_REFUSED', `the token is of a pod on node ${nodeName}, and node ${caller.name} brought it`);
   return workloadSpiffeId({ trustDomain: authority.trustDomain, namespace, serviceAccount });
 }
 

@@ -16,6 +16,7 @@ const MAX_TOKEN_BYTES = 16_384;
 const REVIEWS: TurnLimits = { atOnce: 8, waiting: 1_000, waitMs: 8_000 };
 const POD_NAME = 'authentication.kubernetes.io/pod-name';
 const POD_UID = 'authentication.kubernetes.io/pod-uid';
+const NODE_NAME = 'authentication.kubernetes.io/node-name';
 
 export interface TokenReviewOptions {
   /** `https://host:port` of the API server. */
@@ -57,8 +58,15 @@ export class TokenReviewProver implements TokenProver {
     const proven = parseServiceAccount(user.username);
     if (proven === undefined) throw refused(`user ${JSON.stringify(user.username)} is no service account`);
     const extra = isJsonObject(user.extra) ? user.extra : {};
-    const [podName, podUid] = [only(extra[POD_NAME]), only(extra[POD_UID])];
-    return { ...proven, ...(podName === undefined ? {} : { podName }), ...(podUid === undefined ? {} : { podUid }) };
+    // Bound to no pod, it outlives every pod, and who made it may be anybody with a right to make tokens.
+    if (only(extra[POD_UID]) === undefined) throw refused('it is bound to no pod');
+    const [podName, podUid, nodeName] = [only(extra[POD_NAME]), only(extra[POD_UID]), only(extra[NODE_NAME])];
+    return {
+      ...proven,
+      ...(podName === undefined ? {} : { podName }),
+      ...(podUid === undefined ? {} : { podUid }),
+      ...(nodeName === undefined ? {} : { nodeName }),
+    };
   }
 
   /** The answer's `status`. Throws UNAVAILABLE: whoever could not ask must not turn anybody away for good. */

@@ -5,7 +5,9 @@ import { parseFlags } from '../flags.ts';
 import { openLog } from '../observe/log.ts';
 import { parseTrustDomain } from '../spiffe/spiffe-id.ts';
 import { aborted } from './aborted.ts';
-import { workloadProvers } from './provers.ts';
+import { kubeFlags } from './kube-flags.ts';
+import { nodeAccountsOf, workloadProvers } from './provers.ts';
+import { publishedBundle } from './published-bundle.ts';
 import { caFlags, listenFlags, logFlags, parseDnsNames, parseListen, proverFlags } from './shared-flags.ts';
 
 const flags = {
@@ -36,6 +38,13 @@ const flags = {
     kind: 'switch',
     help: "give certificates to whoever has a workload's token, not to joined nodes alone (for Istio's agents and ztunnel)",
   },
+  'publish-bundle': {
+    kind: 'text',
+    value: 'NAMESPACE/NAME',
+    optional: true,
+    help: 'keep the roots in this ConfigMap, key root.pem: what agents and control of a cluster begin with',
+  },
+  ...kubeFlags,
   ...logFlags,
 } as const;
 
@@ -45,7 +54,9 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
     summary: 'Proves tokens and signs certificates for the workloads that hold them.',
   });
   const { log, close } = openLog({ role: 'ca', level: config['log-level'] });
+  let published: ReturnType<typeof publishedBundle>;
   try {
+    published = publishedBundle(config, { env: process.env, log });
     const ca = await startCa({
       stateDir: config.state,
       socket: config.socket,
@@ -59,6 +70,8 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
       audience: config.audience,
       prover: workloadProvers(config, { log, now: Date.now }),
       tokensAlone: config['tokens-alone'],
+      nodeAccounts: nodeAccountsOf(config, parseTrustDomain(config['trust-domain'])),
+      onBundle: published?.replace,
       log,
       now: Date.now,
     });
@@ -66,6 +79,7 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
     await ca.stop();
     return 0;
   } finally {
+    await published?.stop();
     close();
   }
 }

@@ -43,6 +43,18 @@ export const proverFlags = {
     default: '/var/run/secrets/kubernetes.io/serviceaccount/token',
     help: 'our own token for that API server, read again when it changes',
   },
+  'node-account': {
+    kind: 'text',
+    value: 'NAMESPACE/NAME',
+    optional: true,
+    help: '--token-review only: agents join by a token of this service account, made for the audience handfast-node, as the node that their pod runs on',
+  },
+  'control-account': {
+    kind: 'text',
+    value: 'NAMESPACE/NAME',
+    optional: true,
+    help: '--node-account only: control joins by a token of this one',
+  },
   'oidc-issuer': { kind: 'text', value: 'URL', optional: true, help: 'prove tokens of this OIDC issuer by its published keys' },
   'oidc-jwks': {
     kind: 'text',

@@ -308,14 +308,17 @@ describe('a TokenReview', () => {
     assert.equal(at.asked.length, 0);
   });
 
-  test('with odd pod names proves the account alone', async () => {
+  test('with an odd pod name proves the account, and the pod by its uid; one that is bound to no pod proves nothing', async () => {
+    const uid = { 'authentication.kubernetes.io/pod-uid': ['u-1'] };
     const at = await api(
       review({
         ...good,
-        user: { username: 'system:serviceaccount:foo:sleep', extra: { 'authentication.kubernetes.io/pod-name': ['a', 'b'] } },
+        user: { username: 'system:serviceaccount:foo:sleep', extra: { 'authentication.kubernetes.io/pod-name': ['a', 'b'], ...uid } },
       }),
     );
-    assert.deepEqual(await prover(at).prove('t'), { namespace: 'foo', serviceAccount: 'sleep' });
+    assert.deepEqual(await prover(at).prove('t'), { namespace: 'foo', serviceAccount: 'sleep', podUid: 'u-1' });
+    const unbound = await api(review({ ...good, user: { username: 'system:serviceaccount:foo:sleep' } }));
+    await assert.rejects(prover(unbound).prove('t'), refusal('TOKEN_REFUSED', 'bound to no pod'));
   });
 
   const unavailable: Readonly<Record<string, readonly [Answer, string]>> = {
