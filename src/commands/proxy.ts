@@ -10,8 +10,9 @@ import type { ResourceChange } from '../discovery/resource-cache.ts';
 import { TokenFile } from '../discovery/token-file.ts';
 import { originalDestination } from '../net/original-destination.ts';
 import { returnMemory } from '../net/return-memory.ts';
-import type { LedgerView } from '../observe/ledger.ts';
+import { Ledger, type SightingSink } from '../observe/ledger.ts';
 import { type LogSink, openLog } from '../observe/log.ts';
+import { TrafficCounters } from '../observe/metrics-traffic.ts';
 import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
 import { type ProxyConfig, parseProxyConfig } from '../proxy/config.ts';
 import { Sidecar, type SidecarOptions, type SidecarPorts } from '../proxy/sidecar.ts';
@@ -25,10 +26,12 @@ import { unixTarget } from '../wire/grpc-target.ts';
 import { SidecarWorkers } from '../workers/sidecar-workers.ts';
 import { aborted } from './aborted.ts';
 import { sdsSource } from './sds-source.ts';
+import { appProbesOf, openStatusPort, PASSTHROUGH_SOURCE } from './status-port.ts';
 
 /** Runs until the signal aborts and connections are drained. */
 export async function run(argv: readonly string[], signal: AbortSignal): Promise<number> {
   const config = parseProxyConfig(argv);
+  const probes = appProbesOf(config);
   const sink = openLog({ role: 'proxy', level: config['log-level'] });
   const { log, close } = sink;
   const now = Date.now;
@@ -38,18 +41,27 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
   const sds = sdsSource(config, now);
   const sdsToken = config['sds-token-file'] === undefined ? undefined : new TokenFile(config['sds-token-file']);
   const revocations = new Snapshot<RevocationList>(sds.crl === undefined ? noRevocations : undefined);
+  const ledger = new Ledger({ log, now });
+  const traffic = new TrafficCounters(ledger);
+  const quit = new AbortController();
   try {
     await token.start(discovery.signal);
     await sdsToken?.start(discovery.signal);
     const watchdog = watchExpiry({ identity, log, now, signal: discovery.signal });
-    const serving = await serve(config, {
-      identity,
-      revocations,
-      log: sink,
-      now,
-      warnings: () => [watchdog.warning() ?? [], outdated(revocations.current, now())].flat(),
+    const warnings = () => [watchdog.warning() ?? [], outdated(revocations.current, now())].flat();
+    const serving = await serve(config, { identity, revocations, sightings: traffic, log: sink, now, warnings });
+    const status = await openStatusPort(config, {
+      ...{ identity, revocations, ledger, traffic, probes, log, now },
+      standing: { missing: () => serving.missing(), warnings },
+      onQuit: () => quit.abort(),
+    }).catch(async (error: unknown) => {
+      await serving.stop();
+      throw error;
     });
-    log.info({ ports: serving.ports, pod: `${config['pod-namespace']}/${config['pod-name']}`, agent: config.agent }, 'sidecar listening');
+    log.info(
+      { ports: { ...serving.ports, status: status.port }, pod: `${config['pod-namespace']}/${config['pod-name']}`, agent: config.agent },
+      'sidecar listening',
+    );
     returnMemory(discovery.signal);
     const toAgent = { target: unixTarget(config.agent), token: token.value, log, signal: discovery.signal };
     const nodeId = `sidecar~${config['pod-namespace']}~${config['pod-name']}`;
@@ -64,12 +76,13 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
       runIdentityStreams({ ...toSds, ...sds, identity, revocations, prove: clientContext, now }),
       runDeltaAdsClient({ ...toAgent, nodeId, typeUrls: meshTypeUrls, apply: (typeUrl, change) => serving.apply(typeUrl, change) }),
       runReportClient({ ...toAgent, peers: () => serving.livePeers().map((peer) => ({ pod, ...peer })) }),
-      runLedgerClient({ ...toAgent, ledgers: () => [{ pod, reporter: '', ended: false, ledger: serving.ledger }] }),
+      runLedgerClient({ ...toAgent, ledgers: () => [{ pod, reporter: '', ended: false, ledger }] }),
     ];
     // Whatever broke the workers, those that are left drain.
-    const failure = await Promise.race([aborted(signal), serving.failed.catch((error: unknown) => error)]);
+    const failure = await Promise.race([aborted(signal), aborted(quit.signal), serving.failed.catch((error: unknown) => error)]);
     // Discovery goes on while connections drain: a revocation or a new switch still reaches them.
     await serving.stop();
+    await status.close();
     discovery.abort();
     await Promise.all(streams);
     if (failure !== undefined) throw failure;
@@ -84,7 +97,8 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
 /** The data path, in this thread or in several. */
 interface Serving {
   readonly ports: SidecarPorts;
-  readonly ledger: LedgerView;
+  /** Why new connections cannot be served now; empty when they can. */
+  missing(): readonly string[];
   livePeers(): ReturnType<ConnectionTracker['livePeers']>;
   /** Throws, changing nothing, when any resource of the change cannot be used. */
   apply(typeUrl: string, change: ResourceChange): void;
@@ -94,6 +108,7 @@ interface Serving {
 }
 
 interface Shared extends Pick<SidecarOptions, 'identity' | 'revocations' | 'now'> {
+  readonly sightings: SightingSink;
   readonly log: LogSink;
   readonly warnings: () => readonly string[];
 }
@@ -106,7 +121,7 @@ async function serve(config: ProxyConfig, shared: Shared): Promise<Serving> {
     handshakeTimeoutMs: config['handshake-timeout'],
     sniffSilenceMs: config['sniff-silence'],
     halfCloseTimeoutMs: config['half-close-timeout'],
-    passthroughSource: { v4: '127.0.0.6', v6: '::6' },
+    passthroughSource: PASSTHROUGH_SOURCE,
   };
   const ports = {
     inbound: config['inbound-port'],
@@ -124,7 +139,7 @@ async function serve(config: ProxyConfig, shared: Shared): Promise<Serving> {
   const sidecar = await Sidecar.start({ ...common, mesh, originalDestination });
   return {
     ports: sidecar.ports,
-    ledger: sidecar.tracker.ledger,
+    missing: sidecar.missing,
     livePeers: () => sidecar.tracker.livePeers(),
     apply: (typeUrl, change) => source.apply(typeUrl, change),
     failed: new Promise(() => undefined),

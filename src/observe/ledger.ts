@@ -73,6 +73,7 @@ export class Ledger implements LedgerView, SightingSink {
   #totals = { inbound: NO_TOTALS, outbound: NO_TOTALS };
   #dropped = 0;
   #forgotten = 0;
+  #tripped = 0;
   #revision = 0;
 
   constructor(options: { log: TripwireLog; now: () => number; max?: { inbound: number; outbound: number } }) {
@@ -93,6 +94,11 @@ export class Ledger implements LedgerView, SightingSink {
   /** All others that found none, or made room. */
   get forgotten(): number {
     return this.#forgotten;
+  }
+
+  /** Connections that tripped the wire, of the whole run. */
+  get tripped(): number {
+    return this.#tripped;
   }
 
   get inboundTotals(): Totals {
@@ -146,7 +152,10 @@ export class Ledger implements LedgerView, SightingSink {
     entry.connections++;
     entry.lastSeen = now;
     entry.revision = ++this.#revision;
-    if (this.#trips(sighting, now)) entry.tripwire = true;
+    if (this.#trips(sighting, now)) {
+      entry.tripwire = true;
+      this.#tripped++;
+    }
     if (!entries.put(key, entry, tier)) this.#lose(facts, 1);
     return entry;
   }

@@ -53,6 +53,16 @@ export const proxyFlags = {
   'outbound-port': { kind: 'port', default: 15001, help: 'where iptables redirects outbound connections' },
   'tunnel-port': { kind: 'port', default: 15008, help: 'where peers bring HBONE tunnels' },
   'readiness-port': { kind: 'port', default: 15021, help: 'HTTP /healthz/ready' },
+  'status-port': { kind: 'port', default: 15020, help: "HTTP /metrics, /healthz/ready, /quitquitquit and the application's probes" },
+  metrics: { kind: 'choice', choices: ['all', 'local'], default: 'all', help: 'who may read /metrics: everybody, or the pod itself' },
+  'app-probers': {
+    kind: 'text',
+    value: 'JSON',
+    optional: true,
+    env: 'HANDFAST_APP_PROBERS',
+    help: "the application's probes that --status-port answers, as the injector writes them",
+  },
+  'pod-ip': { kind: 'text', value: 'ADDRESS', optional: true, env: 'POD_IP', help: "the pod's address; needed with --app-probers" },
   'dial-timeout': { kind: 'duration', default: '10s', min: '10ms', max: '5m', help: 'for a TCP connection to an upstream' },
   'handshake-timeout': { kind: 'duration', default: '10s', min: '10ms', max: '5m', help: 'for a TLS handshake, either side' },
   'sniff-silence': {

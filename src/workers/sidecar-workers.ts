@@ -3,7 +3,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ResourceChange } from '../discovery/resource-cache.ts';
 import { HandfastError, messageOf } from '../errors.ts';
-import { Ledger } from '../observe/ledger.ts';
+import { Ledger, type SightingSink } from '../observe/ledger.ts';
 import type { Log, LogLevel } from '../observe/log.ts';
 import type { PipelineSettings } from '../proxy/context.ts';
 import type { SidecarPorts } from '../proxy/sidecar.ts';
@@ -33,6 +33,8 @@ export interface SidecarWorkersOptions {
   readonly writeLog: (lines: string) => void;
   readonly now: () => number;
   readonly warnings?: () => readonly string[];
+  /** Where connections are noted. Default: a ledger of the pod's. */
+  readonly sightings?: SightingSink;
   readonly entry?: URL;
   readonly maxOldGenerationSizeMb?: number;
 }
@@ -42,7 +44,7 @@ const STOP_GRACE_MS = 5_000;
 const QUIET_MS = 1_000;
 
 export class SidecarWorkers {
-  /** Of the whole pod: its agent takes one run of one sidecar. */
+  /** Of the whole pod: its agent takes one run of one sidecar. Empty where sightings go to another. */
   readonly ledger: Ledger;
   /** Rejects when workers die faster than it makes sense to replace them. */
   readonly failed: Promise<never>;
@@ -98,6 +100,12 @@ export class SidecarWorkers {
     return summed(this.#threads.map(({ peers }) => peers));
   }
 
+  /** Why new connections cannot be served now; empty when they can. */
+  missing(): string[] {
+    if (this.#isStopping) return ['draining'];
+    return this.#threads.flatMap(({ number, missing }) => missing.map((reason) => `worker ${number}: ${reason}`));
+  }
+
   /** A change of the mesh. Throws, changing nothing, when any resource of it cannot be used. */
   apply(typeUrl: string, change: ResourceChange): void {
     this.#tell({ mesh: [this.#mesh.apply(typeUrl, change)] });
@@ -122,7 +130,7 @@ export class SidecarWorkers {
     this.#front = await openFront({
       ports,
       onTunnel: (socket) => this.#deal(socket),
-      missing: () => this.#missing(),
+      missing: () => this.missing(),
       warnings,
       onError: (error) => this.#complain(error),
     });
@@ -141,7 +149,7 @@ export class SidecarWorkers {
     const thread = new WorkerThread({
       setup: { worker, settings, ports: this.#ports, drainTimeoutMs, logLevel },
       state: this.#state(),
-      ledger: this.ledger,
+      ledger: this.#options.sightings ?? this.ledger,
       writeLog,
       entry,
       maxOldGenerationSizeMb,
@@ -186,11 +194,6 @@ export class SidecarWorkers {
     } catch (error) {
       this.#complain(error);
     }
-  }
-
-  #missing(): string[] {
-    if (this.#isStopping) return ['draining'];
-    return this.#threads.flatMap(({ number, missing }) => missing.map((reason) => `worker ${number}: ${reason}`));
   }
 
   #complain(error: unknown): void {

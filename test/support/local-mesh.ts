@@ -178,11 +178,11 @@ export class Mesh {
     return path;
   }
 
-  async startSidecar({ name, namespace, pod, serviceAccount, workers }: MeshPod): Promise<ChildProcess> {
+  async startSidecar({ name, namespace, pod, serviceAccount, workers }: MeshPod, flags: readonly string[] = []): Promise<ChildProcess> {
     const tokenFile = await this.token(namespace, serviceAccount);
     await pod.exec([...HANDFAST, 'iptables', 'apply']);
     const whose = ['--token-file', tokenFile, '--pod-name', name, '--pod-namespace', namespace];
-    const args = ['proxy', '--agent', this.agentAddress, ...whose, '--workers', String(workers)];
+    const args = ['proxy', '--agent', this.agentAddress, ...whose, '--workers', String(workers), ...flags];
     const child = pod.spawn([...HANDFAST, ...args], { uid: SIDECAR, gid: SIDECAR, env: this.#env() });
     this.#keep(child, `${name}.${namespace}`);
     return child;

@@ -3,6 +3,7 @@
 import { once } from 'node:events';
 import { createServer, type Server, type Socket } from 'node:net';
 import { type Logger, pino } from 'pino';
+import type { SightingSink } from '../../src/observe/ledger.ts';
 import type { Authorization } from '../../src/policy/authorization.ts';
 import { Authorizations } from '../../src/policy/authorizations.ts';
 import type { MeshSnapshot } from '../../src/policy/mesh-snapshot.ts';
@@ -98,6 +99,8 @@ export interface SidecarSetup {
   readonly drainTimeoutMs?: number;
   readonly tunnelPortOf?: (address: string) => number;
   readonly now?: () => number;
+  /** Default: the ledger of its tracker. */
+  readonly sightings?: SightingSink;
 }
 
 /** A running sidecar and what a test turns: identity, mesh, and where the next connections "were going". */
@@ -133,6 +136,7 @@ export async function startSidecar(setup: SidecarSetup): Promise<RunningSidecar>
     },
     ports: { inbound: 0, outbound: 0, tunnel: 0, readiness: 0 },
     ...(setup.tunnelPortOf === undefined ? {} : { tunnelPortOf: setup.tunnelPortOf }),
+    ...(setup.sightings === undefined ? {} : { sightings: setup.sightings }),
     drainTimeoutMs: setup.drainTimeoutMs ?? 200,
     identity,
     revocations,

@@ -18,7 +18,7 @@ import { Application, type LogRecord, type MeshSpec, meshOf, RecordingLog } from
 import type { Order, WorkerTestSettings } from './workers-entry.ts';
 
 export interface WorkersSetup
-  extends Partial<Pick<SidecarWorkersOptions, 'workers' | 'drainTimeoutMs' | 'maxOldGenerationSizeMb' | 'ports'>> {
+  extends Partial<Pick<SidecarWorkersOptions, 'workers' | 'drainTimeoutMs' | 'maxOldGenerationSizeMb' | 'ports' | 'sightings'>> {
   readonly namespace: string;
   readonly name: string;
   readonly identity?: Identity;
@@ -74,6 +74,7 @@ export class RunningWorkers implements AsyncDisposable {
         ),
       now: Date.now,
       entry: new URL('./workers-entry.ts', import.meta.url),
+      ...(setup.sightings === undefined ? {} : { sightings: setup.sightings }),
       ...(setup.maxOldGenerationSizeMb === undefined ? {} : { maxOldGenerationSizeMb: setup.maxOldGenerationSizeMb }),
     }).catch((error: unknown) => {
       channel.close();
