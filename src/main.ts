@@ -24,7 +24,10 @@ const roles: Readonly<Record<string, { summary: string; load: () => Promise<Role
   'strict-check': { summary: 'who breaks if a namespace or workload becomes STRICT', load: () => import('./commands/strict-check.ts') },
   rollouts: { summary: 'how far each ScopeConfig with a rollout has come', load: () => import('./commands/rollouts.ts') },
   policy: { summary: 'what a proposed policy would have meant for what was observed', load: () => import('./commands/policy.ts') },
+  injector: { summary: 'mutating admission webhook: puts the sidecar into pods', load: () => import('./commands/injector.ts') },
+  inject: { summary: 'put the sidecar into the pods of manifests', load: () => import('./commands/inject.ts') },
   iptables: { summary: 'apply, clean or print the redirection into the sidecar', load: () => import('./commands/iptables.ts') },
+  wait: { summary: 'wait until the sidecar of this pod is ready', load: () => import('./commands/wait-ready.ts') },
 };
 
 const EXIT = { failed: 1, usage: 2 } as const;
