@@ -3,6 +3,7 @@
 import { HandfastError, messageOf } from '../errors.ts';
 import { SIDECAR_PORTS } from '../injector/own-parts.ts';
 import type { Ledger } from '../observe/ledger.ts';
+import type { HttpListener } from '../observe/listen-http.ts';
 import type { Log } from '../observe/log.ts';
 import { Metrics } from '../observe/metrics.ts';
 import type { TrafficCounters } from '../observe/metrics-traffic.ts';
@@ -10,7 +11,7 @@ import type { Standing } from '../observe/readiness.ts';
 import { canonicalIp } from '../policy/ip.ts';
 import { parseAppProbers } from '../probes/app-probers.ts';
 import { AppProbes } from '../probes/app-probes.ts';
-import { type StatusServer, serveStatus } from '../probes/status-server.ts';
+import { serveStatus } from '../probes/status-server.ts';
 import type { ProxyConfig } from '../proxy/config.ts';
 import { TokenBucket } from '../rate-limit.ts';
 import type { Snapshot } from '../snapshot.ts';
@@ -52,7 +53,7 @@ export interface StatusPortParts {
 }
 
 /** Throws CONFIG_INVALID for a port in use. */
-export async function openStatusPort(config: ProxyConfig, parts: StatusPortParts): Promise<StatusServer> {
+export async function openStatusPort(config: ProxyConfig, parts: StatusPortParts): Promise<HttpListener> {
   const { standing, probes, log } = parts;
   const metrics = new Metrics({ ...parts, missing: standing.missing, workers: config.workers, version: versionOf() });
   const complaints = new TokenBucket({ burst: 1, perSecond: 1 });

@@ -15,8 +15,6 @@ export const READINESS_PORT = 15021;
 /** 15000 is Istio's for administration, and kept free; 15001 and 15006 are where connections are redirected to. */
 export const SIDECAR_PORTS: readonly number[] = [15000, 15001, 15006, TUNNEL_PORT, STATUS_PORT, READINESS_PORT];
 
-export const READINESS_PATH = '/healthz/ready';
-
 /** Says whether a pod gets the sidecar: a label, and an annotation of the same name where there is no label. */
 export const INJECT = 'sidecar.istio.io/inject';
 /** The annotation that says what was put in. */

@@ -1,8 +1,9 @@
 // The sidecar: the data path, as uid 1337 without a capability. It meets the Pod Security level "restricted".
 
+import { READINESS_PATH } from '../observe/readiness.ts';
 import type { InjectorConfig } from './config.ts';
 import { literal } from './literal.ts';
-import { PROBERS_VARIABLE, PROXY_ID, READINESS_PATH, READINESS_PORT, SIDECAR_CONTAINER, STATUS_PORT, TUNNEL_PORT } from './own-parts.ts';
+import { PROBERS_VARIABLE, PROXY_ID, READINESS_PORT, SIDECAR_CONTAINER, STATUS_PORT, TUNNEL_PORT } from './own-parts.ts';
 import type { Container } from './pod.ts';
 import type { Probers } from './probes.ts';
 import type { Settings } from './settings.ts';

@@ -12,9 +12,8 @@ export interface KubeRequest {
   readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
   /** With its query, such as `/api/v1/pods?limit=500`. */
   readonly path: string;
+  /** Of a PATCH, a merge patch (RFC 7396). */
   readonly body?: unknown;
-  /** Of a PATCH: `application/merge-patch+json` unless told otherwise. */
-  readonly contentType?: string;
   readonly signal?: AbortSignal;
 }
 
@@ -110,7 +109,7 @@ export class HttpsKubeApi implements WatchableKubeApi {
       ...(body === undefined
         ? {}
         : {
-            'content-type': of.contentType ?? (of.method === 'PATCH' ? 'application/merge-patch+json' : 'application/json'),
+            'content-type': of.method === 'PATCH' ? 'application/merge-patch+json' : 'application/json',
             'content-length': String(body.length),
           }),
     };

@@ -2,11 +2,7 @@
 
 import { createServer } from 'node:http';
 import { askedLocally } from './asked-locally.ts';
-
-export interface ReadinessServer {
-  readonly port: number;
-  close(): Promise<void>;
-}
+import { type HttpListener, listenHttp } from './listen-http.ts';
 
 /** `missing` lists why new connections cannot be served; an empty list is ready. `warnings` are said besides. */
 export interface Standing {
@@ -16,7 +12,7 @@ export interface Standing {
 
 export const READINESS_PATH = '/healthz/ready';
 
-export async function serveReadiness(options: Standing & { port: number; onError: (error: Error) => void }): Promise<ReadinessServer> {
+export async function serveReadiness(options: Standing & { port: number; onError: (error: Error) => void }): Promise<HttpListener> {
   const server = createServer({ requestTimeout: 5_000, headersTimeout: 5_000, keepAliveTimeout: 5_000 }, (request, response) => {
     const path = request.url?.split('?')[0];
     if (path !== READINESS_PATH || (request.method !== 'GET' && request.method !== 'HEAD')) {
@@ -26,20 +22,7 @@ export async function serveReadiness(options: Standing & { port: number; onError
     const { status, text } = readinessAnswer(options, askedLocally(request.socket.remoteAddress));
     response.writeHead(status, { 'content-type': 'text/plain' }).end(text);
   });
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(options.port, resolve);
-  });
-  server.removeAllListeners('error').on('error', options.onError);
-  const address = server.address();
-  return {
-    port: typeof address === 'object' && address !== null ? address.port : options.port,
-    close: () =>
-      new Promise((resolve) => {
-        server.close(() => resolve());
-        server.closeAllConnections();
-      }),
-  };
+  return listenHttp(server, options);
 }
 
 /** What is answered; identities and reasons are nobody's business on the network. */

@@ -4,6 +4,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import { HandfastError, messageOf } from '../errors.ts';
 import { FairShare } from '../fair-share.ts';
 import { askedLocally } from '../observe/asked-locally.ts';
+import { type HttpListener, listenHttp } from '../observe/listen-http.ts';
 import { METRICS_CONTENT_TYPE } from '../observe/metrics-text.ts';
 import { READINESS_PATH, readinessAnswer, type Standing } from '../observe/readiness.ts';
 import type { AppProbes } from './app-probes.ts';
@@ -20,11 +21,6 @@ export interface StatusServerOptions {
   readonly onError: (error: Error) => void;
 }
 
-export interface StatusServer {
-  readonly port: number;
-  close(): Promise<void>;
-}
-
 const QUIT_PATH = '/quitquitquit';
 const METRICS_PATHS: ReadonlySet<string> = new Set(['/metrics', '/stats/prometheus']);
 const TIMEOUTS = { requestTimeout: 5_000, headersTimeout: 5_000, keepAliveTimeout: 5_000, connectionsCheckingInterval: 1_000 };
@@ -33,7 +29,7 @@ const STALLED_MS = 10_000;
 const CONNECTIONS = { all: 512, each: 64 };
 
 /** Throws CONFIG_INVALID for a port in use. */
-export async function serveStatus(options: StatusServerOptions): Promise<StatusServer> {
+export async function serveStatus(options: StatusServerOptions): Promise<HttpListener> {
   const server = createServer(TIMEOUTS, (request, response) => {
     // What cannot be told must not end the data path.
     answer(request, response, options).catch((error: unknown) => {
@@ -48,22 +44,9 @@ export async function serveStatus(options: StatusServerOptions): Promise<StatusS
     if (giveBack === undefined) socket.destroy();
     else socket.once('close', giveBack);
   });
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', (cause) =>
-      reject(new HandfastError('CONFIG_INVALID', `cannot listen for status: ${messageOf(cause)}`, { cause })),
-    );
-    server.listen(options.port, resolve);
+  return listenHttp(server, options).catch((cause) => {
+    throw new HandfastError('CONFIG_INVALID', `cannot listen for status: ${messageOf(cause)}`, { cause });
   });
-  server.removeAllListeners('error').on('error', options.onError);
-  const address = server.address();
-  return {
-    port: typeof address === 'object' && address !== null ? address.port : options.port,
-    close: () =>
-      new Promise((resolve) => {
-        server.close(() => resolve());
-        server.closeAllConnections();
-      }),
-  };
 }
 
 interface Reply {

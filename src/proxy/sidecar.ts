@@ -7,8 +7,9 @@ import { TUNNEL_PORT } from '../hbone/tunnel-pool.ts';
 import { type Listener, listen } from '../net/listener.ts';
 import { LocalAddresses } from '../net/local-addresses.ts';
 import type { SightingSink } from '../observe/ledger.ts';
+import type { HttpListener } from '../observe/listen-http.ts';
 import type { Log } from '../observe/log.ts';
-import { type ReadinessServer, serveReadiness } from '../observe/readiness.ts';
+import { serveReadiness } from '../observe/readiness.ts';
 import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
 import type { Endpoint } from '../policy/model.ts';
 import type { Snapshot } from '../snapshot.ts';
@@ -63,7 +64,7 @@ interface Listeners {
   readonly outbound: Listener;
   /** Undefined where they are somebody else's. */
   readonly tunnel: Listener | undefined;
-  readonly readiness: ReadinessServer | undefined;
+  readonly readiness: HttpListener | undefined;
 }
 
 export class Sidecar {

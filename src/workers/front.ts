@@ -3,7 +3,8 @@
 import type { Socket } from 'node:net';
 import { HandfastError, messageOf } from '../errors.ts';
 import { type Listener, listen } from '../net/listener.ts';
-import { type ReadinessServer, serveReadiness } from '../observe/readiness.ts';
+import type { HttpListener } from '../observe/listen-http.ts';
+import { serveReadiness } from '../observe/readiness.ts';
 
 export interface FrontOptions {
   readonly ports: { readonly tunnel: number; readonly readiness: number };
@@ -15,7 +16,7 @@ export interface FrontOptions {
 
 export interface Front {
   readonly tunnel: Listener;
-  readonly readiness: ReadinessServer;
+  readonly readiness: HttpListener;
 }
 
 /** Throws CONFIG_INVALID for a port in use: a second sidecar on this machine is refused here, because the workers' own ports can be shared. */

@@ -14,9 +14,10 @@ import { createServer as createHttp2, type Http2Server, type ServerHttp2Stream }
 import { createServer as createHttps } from 'node:https';
 import { createServer as createTcp, type Server as TcpServer } from 'node:net';
 import { afterEach, beforeEach, describe, it } from 'node:test';
+import type { HttpListener } from '../../src/observe/listen-http.ts';
 import { parseAppProbers } from '../../src/probes/app-probers.ts';
 import { AppProbes } from '../../src/probes/app-probes.ts';
-import { type StatusServer, serveStatus } from '../../src/probes/status-server.ts';
+import { serveStatus } from '../../src/probes/status-server.ts';
 import { freePort } from '../support/free-port.ts';
 import { loopbackCertificate } from '../support/json-server.ts';
 
@@ -24,7 +25,7 @@ const SOURCE = { v4: '127.0.0.6', v6: '::1' };
 const LIVEZ = '/app-health/httpbin/livez';
 
 let applications: (Server | TcpServer | Http2Server)[] = [];
-let statuses: StatusServer[] = [];
+let statuses: HttpListener[] = [];
 
 beforeEach(() => {
   applications = [];

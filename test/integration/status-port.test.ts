@@ -10,8 +10,9 @@ import { join } from 'node:path';
 import { afterEach, describe, it } from 'node:test';
 import manifest from '../../package.json' with { type: 'json' };
 import { HandfastError } from '../../src/errors.ts';
+import type { HttpListener } from '../../src/observe/listen-http.ts';
 import { AppProbes } from '../../src/probes/app-probes.ts';
-import { type StatusServer, type StatusServerOptions, serveStatus } from '../../src/probes/status-server.ts';
+import { type StatusServerOptions, serveStatus } from '../../src/probes/status-server.ts';
 import { readExposition } from '../support/exposition.ts';
 import { handfast, Role } from '../support/handfast.ts';
 import { eventually } from '../support/workers-pair.ts';
@@ -20,7 +21,7 @@ import { eventually } from '../support/workers-pair.ts';
 const OUTSIDE = '127.0.0.6';
 const PROBES = new AppProbes({ probers: new Map(), podIp: '', source: { v4: '127.0.0.6', v6: '::6' } });
 
-let status: StatusServer | undefined;
+let status: HttpListener | undefined;
 afterEach(async () => {
   await status?.close();
   status = undefined;

@@ -5,9 +5,8 @@ import type { ObjectEntry } from './object-kinds.ts';
 
 /** Left out, they follow outboundTrafficPolicy like anything that is not registered. One that a pod of the mesh serves too stays, with that pod alone. */
 export function withoutHostServices(entries: readonly ObjectEntry[], readings: readonly KubeReading[]): readonly ObjectEntry[] {
-  const hosts = readings.filter(({ onHostNetwork }) => onHostNetwork !== undefined);
-  if (hosts.length === 0) return entries;
-  const onHosts = groupByNamespace(hosts.flatMap(({ onHostNetwork }) => onHostNetwork ?? []));
+  const onHosts = groupByNamespace(readings.flatMap(({ onHostNetwork }) => onHostNetwork ?? []));
+  if (onHosts.size === 0) return entries;
   const inPods = groupByNamespace(
     entries.flatMap((entry) =>
       entry.kind === 'Pod'

@@ -121,7 +121,7 @@ const CLOSING: Readonly<Record<string, object>> = {
 function standIn(kind: ObjectKind, object: KubeObject): ObjectEntry | undefined {
   const spec = isJsonObject(object.spec) ? object.spec : {};
   const { namespace, name, creationTimestamp } = isJsonObject(object.metadata) ? object.metadata : {};
-  const head = { apiVersion: object.apiVersion ?? apiVersions[kind], kind, metadata: { namespace, name, creationTimestamp } };
+  const head = { apiVersion: object.apiVersion, kind, metadata: { namespace, name, creationTimestamp } };
   const place = nameOf(kind, object);
   const wrapped = kind === 'ScopeConfig' && isJsonObject(spec.object) ? spec.object : {};
   const closing = kind === 'ScopeConfig' ? CLOSING[String(wrapped.kind)] : CLOSING[kind];
@@ -142,13 +142,7 @@ function standIn(kind: ObjectKind, object: KubeObject): ObjectEntry | undefined 
   return undefined;
 }
 
-const apiVersions: Readonly<Partial<Record<ObjectKind, string>>> = {
-  AuthorizationPolicy: 'security.istio.io/v1',
-  PeerAuthentication: 'security.istio.io/v1',
-  ScopeConfig: 'handfast.io/v1alpha1',
-};
-
-export function nameOf(kind: string, { metadata }: KubeObject): string {
+function nameOf(kind: string, { metadata }: KubeObject): string {
   const { namespace, name } = isJsonObject(metadata) ? metadata : {};
   return namespace === undefined ? `${kind} ${String(name)}` : `${kind} ${String(namespace)}/${String(name)}`;
 }

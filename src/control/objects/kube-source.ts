@@ -6,7 +6,7 @@ import type { Log } from '../../observe/log.ts';
 import { Snapshot } from '../../snapshot.ts';
 import { collect } from './collect-objects.ts';
 import { withoutHostServices } from './host-services.ts';
-import { type KubeKind, type KubeReading, kubeKinds, readKube } from './kube-kinds.ts';
+import { type KubeReading, kubeKinds, readKube } from './kube-kinds.ts';
 import type { MeshObjects, ObjectSource } from './mesh-objects.ts';
 import type { ObjectEntry } from './object-kinds.ts';
 import { PolicyStatus } from './policy-status.ts';
@@ -20,14 +20,12 @@ export interface KubeSourceOptions {
   readonly log: Log;
   /** Unix milliseconds. */
   readonly now: () => number;
-  /** For tests: a watch that says nothing for so long is taken for dead. */
-  readonly stallMs?: number;
 }
 
 export class KubeSource implements ObjectSource {
   readonly objects = new Snapshot<MeshObjects>();
   readonly #log: Log;
-  readonly #reflectors: readonly { readonly kind: KubeKind; readonly reflector: Reflector<KubeReading> }[];
+  readonly #reflectors: readonly Reflector<KubeReading>[];
   #timer: NodeJS.Timeout | undefined;
   /** What was last said of each object that is not in force as it stands. */
   #said = new Map<string, string>();
@@ -35,26 +33,25 @@ export class KubeSource implements ObjectSource {
   #running: Promise<unknown> = Promise.resolve();
   readonly #status: PolicyStatus;
 
-  constructor({ api, log, now, stallMs }: KubeSourceOptions) {
+  constructor({ api, log, now }: KubeSourceOptions) {
     this.#log = log;
     this.#status = new PolicyStatus({ api, log, now });
-    this.#reflectors = kubeKinds.map((kind) => ({
-      kind,
-      reflector: new Reflector<KubeReading>({
-        api,
-        paths: kind.paths,
-        optional: kind.isPolicy,
-        read: (object, previous) => readKube(kind, object, previous),
-        onChange: () => this.#schedule(),
-        log,
-        ...(stallMs === undefined ? {} : { stallMs }),
-      }),
-    }));
+    this.#reflectors = kubeKinds.map(
+      (kind) =>
+        new Reflector<KubeReading>({
+          api,
+          paths: kind.paths,
+          optional: kind.isPolicy,
+          read: (object, previous) => readKube(kind, object, previous),
+          onChange: () => this.#schedule(),
+          log,
+        }),
+    );
   }
 
   /** Resolves when everything has been listed once; nothing is published before: half a set of policies lets in whom the other half keeps out. */
   async start(signal: AbortSignal): Promise<void> {
-    this.#running = Promise.all([this.#status.run(signal), ...this.#reflectors.map(({ reflector }) => reflector.run(signal))]);
+    this.#running = Promise.all([this.#status.run(signal), ...this.#reflectors.map((reflector) => reflector.run(signal))]);
     signal.addEventListener('abort', () => clearTimeout(this.#timer), { once: true });
     this.#schedule();
     await this.objects.first(signal);
@@ -74,13 +71,13 @@ export class KubeSource implements ObjectSource {
   #schedule(): void {
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined;
-      if (this.#reflectors.every(({ reflector }) => reflector.synced)) this.#publish();
+      if (this.#reflectors.every(({ synced }) => synced)) this.#publish();
     }, SETTLE_MS);
   }
 
   #publish(): void {
     const problems = new Map<string, string>();
-    const readings = this.#reflectors.flatMap(({ reflector }) => [...reflector.values()]);
+    const readings = this.#reflectors.flatMap((reflector) => [...reflector.values()]);
     for (const { name, problems: own } of readings) if (own.length > 0) problems.set(name, own.join('; '));
     const kept = withoutHostServices(withoutConflicts(readings, problems), readings);
     this.#say(problems);
