@@ -1,6 +1,9 @@
-// handfast control: registry and policy from a directory, for agents, alone.
+// handfast control: registry and policy from a directory or a Kubernetes API server, for agents.
 
+import { randomUUID } from 'node:crypto';
+import { hostname } from 'node:os';
 import { type ObjectsFrom, startControl } from '../control/control.ts';
+import type { SharedState } from '../control/leadership.ts';
 import { HandfastError } from '../errors.ts';
 import { type FlagValues, parseFlags } from '../flags.ts';
 import { openLog } from '../observe/log.ts';
@@ -13,6 +16,12 @@ const flags = {
   config: { ...configFlags.config, optional: true },
   kubernetes: { kind: 'switch', help: 'registry and policy from the Kubernetes API server instead of --config' },
   ...kubeFlags,
+  lease: {
+    kind: 'text',
+    value: 'NAMESPACE/NAME',
+    optional: true,
+    help: '--kubernetes only: one of several controls, of which this Lease says who leads; ledger and rollouts are kept beside it in the API server, not in --state',
+  },
   ...trustDomainFlags,
   socket: { kind: 'text', value: 'PATH', default: '/run/handfast/control.sock', help: 'unix socket for the agent of this machine' },
   'operator-socket': {
@@ -42,8 +51,10 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
   const trustDomain = parseTrustDomain(config['trust-domain']);
   try {
     const node = { ...nodeOptions(config), trustDomain, stateDir: config.state, log, now };
+    const objects = objectsFrom(config);
     const control = await startControl({
-      objects: objectsFrom(config),
+      objects,
+      shared: config.lease === undefined ? undefined : sharedState(config.lease, objects),
       signal,
       socket: config.socket,
       operatorSocket: config['operator-socket'],
@@ -65,4 +76,13 @@ function objectsFrom(config: FlagValues<typeof flags>): ObjectsFrom {
   if (config.kubernetes === (config.config !== undefined))
     throw new HandfastError('CONFIG_INVALID', 'registry and policy come from --config DIR or from --kubernetes: give one of them');
   return config.config === undefined ? { kube: kubeApiOf(config, process.env) } : { directory: config.config };
+}
+
+function sharedState(lease: string, objects: ObjectsFrom): SharedState {
+  const [, namespace, name] = /^([a-z0-9-]+)\/([a-z0-9.-]+)$/.exec(lease) ?? [];
+  if (namespace === undefined || name === undefined)
+    throw new HandfastError('CONFIG_INVALID', `--lease ${JSON.stringify(lease)} is not accepted: NAMESPACE/NAME`);
+  if (!('kube' in objects))
+    throw new HandfastError('CONFIG_INVALID', '--lease is for controls that follow one Kubernetes API server: give --kubernetes too');
+  return { api: objects.kube, namespace, lease: name, identity: `${hostname()}_${randomUUID()}` };
 }

@@ -18,6 +18,7 @@ import { checkMember } from '../wire/mesh-member.ts';
 import { serveOperators } from '../wire/operator-server.ts';
 import { type RunningController, startController } from './controller.ts';
 import { explainRoute } from './explain/explain-route.ts';
+import { alone, type Leadership, oneOfSeveral, type SharedState } from './leadership.ts';
 import { ledgerRoutes } from './ledger/ledger-routes.ts';
 import { LedgerStore } from './ledger/ledger-store.ts';
 import { MeshLedger } from './ledger/mesh-ledger.ts';
@@ -25,6 +26,7 @@ import { registeredIds } from './ledger/registered-ids.ts';
 import { DirectorySource } from './objects/directory-source.ts';
 import { KubeSource } from './objects/kube-source.ts';
 import type { EffectiveObjects, MeshObjects, ObjectSource } from './objects/mesh-objects.ts';
+import { RolloutStore } from './rollout/rollout-store.ts';
 import { Rollouts } from './rollout/rollouts.ts';
 import { addControlServices } from './server.ts';
 import type { StageTimes } from './staged-switches.ts';
@@ -37,8 +39,10 @@ export interface ControlOptions {
   readonly socket: string;
   readonly operatorSocket: string;
   readonly trustDomain: string;
-  /** Where the mesh's ledger outlives control; without it, it does not. */
+  /** Where the mesh's ledger and the states of rollouts outlive control; without it, they do not. */
   readonly stateDir: string | undefined;
+  /** Of several controls of one cluster: instead of `stateDir`. */
+  readonly shared?: SharedState | undefined;
   /** For agents elsewhere; then control is a node itself and needs the CA. */
   readonly listen?: { readonly host: string; readonly port: number; readonly node: MeshNodeOptions };
   /** How long each stage of a switch that clients must follow lasts; long enough for a big mesh unless told otherwise. */
@@ -70,11 +74,16 @@ export async function startControl(options: ControlOptions): Promise<RunningCont
     const watching = new AbortController();
     running.push(() => watching.abort());
     options.signal?.addEventListener('abort', () => watching.abort(), { once: true });
-    const source = await followObjects(options.objects, options, watching.signal);
+    const leadership = options.shared === undefined ? alone(options.stateDir) : oneOfSeveral(options.shared, options);
+    const source = await followObjects({ ...options, leadership }, watching.signal);
     const cache = new ResourceCache();
     const ledger = new MeshLedger({ now, registeredId: registeredIds(source, trustDomain) });
-    if (options.stateDir !== undefined) {
-      const store = new LedgerStore({ stateDir: options.stateDir, ledger, log, now });
+    const lead = prepareToLead(leadership);
+    // Ended after everything that only who leads may write.
+    running.push(() => lead.end());
+    const kept = leadership.kept('mesh-ledger');
+    if (kept !== undefined) {
+      const store = new LedgerStore({ kept, everyMs: leadership.saveEveryMs, isOurs: leadership.leads, ledger, log, now });
       await store.start();
       running.push(() => store.stop());
     }
@@ -82,10 +91,13 @@ export async function startControl(options: ControlOptions): Promise<RunningCont
     const rollouts = new Rollouts({
       ...options,
       source,
+      store: new RolloutStore(leadership.kept('rollouts')),
+      isOurs: leadership.leads,
       totals: (pods, direction) => ledger.totals(pods, direction),
       inForce: (pods) => controller !== undefined && pods.every((pod) => controller?.isInForce(pod) === true),
     });
     await rollouts.start(watching.signal);
+    void leadership.follow('rollouts', () => void rollouts.readAgain(), watching.signal);
     controller = startController({ ...options, effective: rollouts.effective, cache, signal: watching.signal });
     const { isInForce } = controller;
     const asked = askedOf(rollouts.effective);
@@ -108,6 +120,7 @@ export async function startControl(options: ControlOptions): Promise<RunningCont
       ],
     });
     running.push(() => operators.close());
+    lead.begin();
     log.info(
       { socket: options.socket, port, objects: 'kube' in options.objects ? 'kubernetes' : options.objects.directory },
       'control listening',
@@ -120,13 +133,30 @@ export async function startControl(options: ControlOptions): Promise<RunningCont
 }
 
 async function followObjects(
-  from: ObjectsFrom,
-  { log, now }: Pick<ControlOptions, 'log' | 'now'>,
+  { objects: from, leadership, log, now }: Pick<ControlOptions, 'objects' | 'log' | 'now'> & { leadership: Leadership },
   signal: AbortSignal,
 ): Promise<ObjectSource> {
-  const source = 'kube' in from ? new KubeSource({ api: from.kube, log, now }) : new DirectorySource({ dir: from.directory, log });
+  const source =
+    'kube' in from
+      ? new KubeSource({ api: from.kube, lease: leadership.lease, log, now })
+      : new DirectorySource({ dir: from.directory, log });
   await source.start(signal);
   return source;
+}
+
+/** Takes part in who leads from `begin`, when everything is there that whoever leads must do, until `end`. */
+function prepareToLead({ lease }: Leadership): { begin(): void; end(): Promise<void> } {
+  const stopping = new AbortController();
+  let running: Promise<void> = Promise.resolve();
+  return {
+    begin: () => {
+      running = lease?.run(stopping.signal) ?? running;
+    },
+    end: async () => {
+      stopping.abort();
+      await running;
+    },
+  };
 }
 
 /** What questions are about: the objects and rollouts that are in force. */

@@ -17,6 +17,8 @@ export interface ReflectorOptions<T> {
   readonly api: WatchableKubeApi;
   /** Of the collection: `/api/v1/pods`; with several versions that are understood, the one to be preferred first. */
   readonly paths: readonly string[];
+  /** Of one object alone. */
+  readonly name?: string;
   /** What is kept of an object; undefined for nothing. Called once for each version of it. `previous`: what was kept of the version before. */
   readonly read: (object: KubeObject, previous: T | undefined) => T | undefined;
   /** Items have changed: once for each piece that arrives, and once for a list. */
@@ -117,6 +119,11 @@ export class Reflector<T> {
     return this.#options.paths[this.#at] ?? '';
   }
 
+  get #selector(): string {
+    const { name } = this.#options;
+    return name === undefined ? '' : `fieldSelector=${encodeURIComponent(`metadata.name=${name}`)}&`;
+  }
+
   #recovered(backoff: Backoff): void {
     backoff.reset();
     this.#said = '';
@@ -154,7 +161,7 @@ export class Reflector<T> {
     do {
       const page = await api.request({
         method: 'GET',
-        path: `${path}?limit=${this.#page}${next === '' ? '' : `&continue=${encodeURIComponent(next)}`}`,
+        path: `${path}?${this.#selector}limit=${this.#page}${next === '' ? '' : `&continue=${encodeURIComponent(next)}`}`,
         signal,
       });
       const { resourceVersion, continue: more } = isJsonObject(page.metadata) ? page.metadata : {};
@@ -171,7 +178,7 @@ export class Reflector<T> {
     const { api, stallMs = STALL_MS } = this.#options;
     const path = this.#path;
     const seconds = WATCH_SECONDS.least + Math.floor(Math.random() * (WATCH_SECONDS.most - WATCH_SECONDS.least));
-    const query = `watch=1&allowWatchBookmarks=true&resourceVersion=${encodeURIComponent(this.#version)}&timeoutSeconds=${seconds}`;
+    const query = `${this.#selector}watch=1&allowWatchBookmarks=true&resourceVersion=${encodeURIComponent(this.#version)}&timeoutSeconds=${seconds}`;
     const body = await api.open(`${path}?${query}`, signal);
     const events = new WatchEvents(`watch ${path}`);
     const stalled = setTimeout(

@@ -5,6 +5,7 @@ import { chmod, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
+import { fileState } from '../../src/control/kept-state.ts';
 import { EARLIER_RUNS } from '../../src/control/ledger/ledger-instance.ts';
 import { LedgerStore } from '../../src/control/ledger/ledger-store.ts';
 import { MeshLedger, type MeshLedgerOptions } from '../../src/control/ledger/mesh-ledger.ts';
@@ -423,7 +424,14 @@ describe('on disk', () => {
     const begin = async () => {
       const { ledger } = open();
       const log = new RecordingLog();
-      const store = new LedgerStore({ stateDir: join(dir, 'control'), ledger, log: log.log, now: () => T0 });
+      const store = new LedgerStore({
+        kept: fileState(join(dir, 'control/mesh-ledger.json')),
+        everyMs: 10_000,
+        isOurs: () => true,
+        ledger,
+        log: log.log,
+        now: () => T0,
+      });
       await store.start();
       return { ledger, store, log };
     };

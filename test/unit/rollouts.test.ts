@@ -5,9 +5,11 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
+import { fileState } from '../../src/control/kept-state.ts';
 import type { MeshObjects } from '../../src/control/objects/mesh-objects.ts';
 import { parseObjects } from '../../src/control/objects/parse-objects.ts';
 import { snapshotOf } from '../../src/control/resolve/snapshot-of.ts';
+import { RolloutStore } from '../../src/control/rollout/rollout-store.ts';
 import { Rollouts } from '../../src/control/rollout/rollouts.ts';
 import { Snapshot } from '../../src/snapshot.ts';
 import { RecordingLog } from '../support/sidecar-harness.ts';
@@ -56,7 +58,8 @@ async function running(source: Snapshot<MeshObjects>) {
     source: { objects: source },
     totals: (pods) => (pods.size === 0 ? { connections: 0, failures: 0 } : totals),
     inForce: () => true,
-    stateDir: join(dir, 'state'),
+    store: new RolloutStore(fileState(join(dir, 'state', 'rollouts.json'))),
+    isOurs: () => true,
     log: records.log,
     now: () => now,
   });

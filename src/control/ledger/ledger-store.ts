@@ -1,17 +1,13 @@
-// The mesh's ledger on disk: a verdict needs days of it, and control may be started again at any time.
+// The mesh's ledger as it is kept: a verdict needs days of it, and control may be started again at any time.
 
-import { rename } from 'node:fs/promises';
-import { join } from 'node:path';
 import { z } from 'zod';
 import { messageOf } from '../../errors.ts';
 import type { Log } from '../../observe/log.ts';
-import { readStateJson, replacePrivate } from '../../store/state-file.ts';
 import { LedgerReport } from '../../wire/gen/handfast/report/v1/report.ts';
+import { type KeptState, readState } from '../kept-state.ts';
 import type { LedgerInstance } from './ledger-instance.ts';
 import type { MeshLedger, SavedLedger } from './mesh-ledger.ts';
 
-const FILE = 'mesh-ledger.json';
-const EVERY_MS = 10_000;
 /** A big ledger takes a while to write: never more than this share of the time. */
 const MAX_SHARE = 1 / 20;
 
@@ -36,40 +32,43 @@ const schema = z.strictObject({
 /** They stand beside the runs, because they outlive them. */
 const NO_TOTALS = { inboundTotals: undefined, outboundTotals: undefined };
 
+export interface LedgerStoreOptions {
+  readonly kept: KeptState;
+  /** How often it is looked whether there is something to save. */
+  readonly everyMs: number;
+  /** Of several controls, each of which hears everything, one saves it. */
+  readonly isOurs: () => boolean;
+  readonly ledger: MeshLedger;
+  readonly log: Log;
+  /** Unix milliseconds. */
+  readonly now: () => number;
+}
+
 export class LedgerStore {
-  readonly #file: string;
-  readonly #ledger: MeshLedger;
-  readonly #log: Log;
-  readonly #now: () => number;
+  readonly #options: LedgerStoreOptions;
   #savedRevision: number;
   #nextAt = 0;
   #saving: Promise<void> | undefined;
   #failed = '';
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(options: { stateDir: string; ledger: MeshLedger; log: Log; now: () => number }) {
-    this.#file = join(options.stateDir, FILE);
-    this.#ledger = options.ledger;
-    this.#log = options.log;
-    this.#now = options.now;
+  constructor(options: LedgerStoreOptions) {
+    this.#options = options;
     this.#savedRevision = options.ledger.revision;
   }
 
-  /** Reads what there is into the ledger, and from now on saves what changes. A file that cannot be read is set aside: control serves all the same. */
+  /** Reads what there is into the ledger, and from now on saves what changes. What cannot be read is set aside: control serves all the same. */
   async start(): Promise<void> {
+    const { kept, ledger, log, now, everyMs } = this.#options;
     try {
-      const saved = await readStateJson(this.#file, parse);
-      if (saved !== undefined) this.#ledger.restore(saved);
+      const saved = await readState(kept, parse);
+      if (saved !== undefined) ledger.restore(saved);
     } catch (error) {
-      const aside = `${this.#file}.broken-${this.#now()}`;
-      const kept = await rename(this.#file, aside).then(
-        () => aside,
-        (cause) => `nowhere: ${messageOf(cause)}`,
-      );
-      this.#log.error({ file: this.#file, setAside: kept, reason: messageOf(error) }, 'the saved ledger cannot be used, a new one begins');
+      const setAside = await (kept.setAside?.(now()) ?? Promise.resolve('nowhere')).catch((cause) => `nowhere: ${messageOf(cause)}`);
+      log.error({ file: kept.place, setAside, reason: messageOf(error) }, 'the saved ledger cannot be used, a new one begins');
     }
-    this.#savedRevision = this.#ledger.revision;
-    this.#timer = setInterval(() => void this.#save(), EVERY_MS);
+    this.#savedRevision = ledger.revision;
+    this.#timer = setInterval(() => void this.#save(), everyMs);
     this.#timer.unref();
   }
 
@@ -82,17 +81,18 @@ export class LedgerStore {
   }
 
   async #save(): Promise<void> {
-    const { revision } = this.#ledger;
-    if (this.#saving !== undefined || revision === this.#savedRevision || performance.now() < this.#nextAt) return;
+    const { kept, ledger, log, isOurs } = this.#options;
+    const { revision } = ledger;
+    if (this.#saving !== undefined || revision === this.#savedRevision || performance.now() < this.#nextAt || !isOurs()) return;
     const began = performance.now();
-    this.#saving = replacePrivate(this.#file, JSON.stringify(written(this.#ledger.saved)));
+    this.#saving = kept.write(JSON.stringify(written(ledger.saved)));
     try {
       await this.#saving;
       this.#savedRevision = revision;
       this.#failed = '';
     } catch (error) {
       const reason = messageOf(error);
-      if (reason !== this.#failed) this.#log.error({ file: this.#file, reason }, 'the ledger cannot be saved');
+      if (reason !== this.#failed) log.error({ file: kept.place, reason }, 'the ledger cannot be saved');
       this.#failed = reason;
     } finally {
       this.#saving = undefined;

@@ -9,17 +9,14 @@ import { withoutHostServices } from './host-services.ts';
 import { type KubeReading, kubeKinds, readKube } from './kube-kinds.ts';
 import type { MeshObjects, ObjectSource } from './mesh-objects.ts';
 import type { ObjectEntry } from './object-kinds.ts';
-import { PolicyStatus } from './policy-status.ts';
+import { PolicyStatus, type PolicyStatusOptions } from './policy-status.ts';
 import { withoutConflicts } from './without-conflicts.ts';
 
 /** Changes come in bursts: a rollout of a Deployment is hundreds of events. */
 const SETTLE_MS = 50;
 
-export interface KubeSourceOptions {
+export interface KubeSourceOptions extends PolicyStatusOptions {
   readonly api: WatchableKubeApi;
-  readonly log: Log;
-  /** Unix milliseconds. */
-  readonly now: () => number;
 }
 
 export class KubeSource implements ObjectSource {
@@ -33,9 +30,10 @@ export class KubeSource implements ObjectSource {
   #running: Promise<unknown> = Promise.resolve();
   readonly #status: PolicyStatus;
 
-  constructor({ api, log, now }: KubeSourceOptions) {
+  constructor(options: KubeSourceOptions) {
+    const { api, log } = options;
     this.#log = log;
-    this.#status = new PolicyStatus({ api, log, now });
+    this.#status = new PolicyStatus(options);
     this.#reflectors = kubeKinds.map(
       (kind) =>
         new Reflector<KubeReading>({

@@ -4,6 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Backoff } from '../../backoff.ts';
 import { HandfastError, messageOf } from '../../errors.ts';
 import type { KubeApi, KubeObject } from '../../kube/api.ts';
+import type { LeaderLease } from '../../kube/leader-lease.ts';
 import type { Log } from '../../observe/log.ts';
 import { isJsonObject } from '../../spiffe/strict-json.ts';
 
@@ -25,6 +26,15 @@ const TYPE = 'Accepted';
 const MAX_MESSAGE = 32_768;
 const MAX_WAIT_MS = 60_000;
 
+export interface PolicyStatusOptions {
+  readonly api: KubeApi;
+  readonly log: Log;
+  /** Unix milliseconds. */
+  readonly now: () => number;
+  /** Of several controls whoever holds it writes; without it, we do. */
+  readonly lease?: Pick<LeaderLease, 'leads' | 'leading'> | undefined;
+}
+
 interface Due {
   readonly verdict: PolicyVerdict;
   /** Of its own, so that one that cannot be written holds nobody else up. */
@@ -34,18 +44,14 @@ interface Due {
 }
 
 export class PolicyStatus {
-  readonly #api: KubeApi;
-  readonly #log: Log;
-  readonly #now: () => number;
+  readonly #options: PolicyStatusOptions;
   /** By path: what is still to be written, whoever has waited longest first. */
   #due = new Map<string, Due>();
   #wake = new AbortController();
   #said = '';
 
-  constructor({ api, log, now }: { api: KubeApi; log: Log; now: () => number }) {
-    this.#api = api;
-    this.#log = log;
-    this.#now = now;
+  constructor(options: PolicyStatusOptions) {
+    this.#options = options;
   }
 
   /** Of all policies there are: what was to be written of any other is forgotten. */
@@ -64,9 +70,11 @@ export class PolicyStatus {
 
   /** Writes until the signal aborts; never rejects. */
   async run(signal: AbortSignal): Promise<void> {
+    const { lease } = this.#options;
+    const unsubscribe = lease?.leading.subscribe(() => this.#wake.abort());
     while (!signal.aborted) {
       const now = performance.now();
-      const all = [...this.#due.values()];
+      const all = lease?.leads === false ? [] : [...this.#due.values()];
       const next = all.find(({ notBefore }) => notBefore <= now);
       if (next === undefined) {
         this.#wake = new AbortController();
@@ -74,6 +82,7 @@ export class PolicyStatus {
         await delay(waitMs, undefined, { signal: AbortSignal.any([signal, this.#wake.signal]), ref: false }).catch(() => undefined);
       } else await this.#try(next, signal);
     }
+    unsubscribe?.();
   }
 
   async #try(due: Due, signal: AbortSignal): Promise<void> {
@@ -91,7 +100,7 @@ export class PolicyStatus {
       if (!this.#due.has(verdict.path)) this.#due.set(verdict.path, due);
       const reason = messageOf(error).replace(verdict.path, '…');
       if (reason !== this.#said)
-        this.#log.warn({ path: verdict.path, reason }, 'the status of a policy is not written; it is judged all the same');
+        this.#options.log.warn({ path: verdict.path, reason }, 'the status of a policy is not written; it is judged all the same');
       this.#said = reason;
     }
   }
@@ -105,11 +114,11 @@ export class PolicyStatus {
       reason: refusal === undefined ? 'Accepted' : 'Refused',
       message: messageFor(refusal),
       observedGeneration: generation,
-      lastTransitionTime: known?.status === status ? known.lastTransitionTime : new Date(this.#now()).toISOString(),
+      lastTransitionTime: known?.status === status ? known.lastTransitionTime : new Date(this.#options.now()).toISOString(),
     };
     // Others may have conditions of their own there; a merge patch replaces a list whole.
     const all = [...conditions.filter(({ type }) => type !== TYPE), condition];
-    await this.#api.request({ method: 'PATCH', path, body: { status: { conditions: all } }, signal });
+    await this.#options.api.request({ method: 'PATCH', path, body: { status: { conditions: all } }, signal });
   }
 }
 

@@ -1,8 +1,7 @@
-// The states of rollouts on disk.
+// The states of rollouts as they are kept.
 
-import { join } from 'node:path';
 import { z } from 'zod';
-import { readStateJson, replacePrivate } from '../../store/state-file.ts';
+import { type KeptState, readState } from '../kept-state.ts';
 import { type RolloutState, rolloutPhases } from './rollout.ts';
 
 /** `removedAt`: when its ScopeConfig went away, Unix milliseconds; one that comes back soon goes on where it was. */
@@ -11,8 +10,6 @@ export interface StoredRollout extends RolloutState {
   /** It has no rollout: it is everywhere, and what a rollout that it is given begins from. */
   readonly unplanned?: boolean | undefined;
 }
-
-const FILE = 'rollouts.json';
 
 const schema = z.strictObject({
   version: z.literal(1),
@@ -38,21 +35,22 @@ const schema = z.strictObject({
 });
 
 export class RolloutStore {
-  readonly #file: string | undefined;
+  readonly #kept: KeptState | undefined;
 
-  /** Without a directory nothing outlives the process. */
-  constructor(stateDir: string | undefined) {
-    this.#file = stateDir === undefined ? undefined : join(stateDir, FILE);
+  /** Without a place nothing outlives the process. */
+  constructor(kept: KeptState | undefined) {
+    this.#kept = kept;
   }
 
-  /** Throws STATE_INVALID, naming the file, for one that cannot be read: to forget that something was rolled back would roll it out again. */
-  async read(): Promise<readonly StoredRollout[]> {
-    if (this.#file === undefined) return [];
-    const saved = await readStateJson(this.#file, (fields) => schema.parse(fields).rollouts);
-    return (saved ?? []).map((state) => ({ ...state, before: state.before }));
+  /** Undefined where nothing has been written. Throws STATE_INVALID, naming the place, for what cannot be read: to forget that something was rolled back would roll it out again. */
+  async read(): Promise<readonly StoredRollout[] | undefined> {
+    if (this.#kept === undefined) return undefined;
+    const saved = await readState(this.#kept, (fields) => schema.parse(fields).rollouts);
+    return saved?.map((state) => ({ ...state, before: state.before }));
   }
 
+  /** Throws KUBE_CONFLICT when another control has written meanwhile. */
   async write(rollouts: readonly StoredRollout[]): Promise<void> {
-    if (this.#file !== undefined) await replacePrivate(this.#file, JSON.stringify({ version: 1, rollouts }));
+    await this.#kept?.write(JSON.stringify({ version: 1, rollouts }));
   }
 }

@@ -3,7 +3,7 @@
 
 import { createHash } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
-import { messageOf } from '../../errors.ts';
+import { HandfastError, messageOf } from '../../errors.ts';
 import type { Log } from '../../observe/log.ts';
 import type { ScopeConfig } from '../../policy/scope-config.ts';
 import { Snapshot } from '../../snapshot.ts';
@@ -13,15 +13,16 @@ import { scopedPods } from '../resolve/scoped-pods.ts';
 import { advance, type RolloutState, type RolloutWorld } from './rollout.ts';
 import { withRollouts } from './rollout-objects.ts';
 import { RolloutSamples } from './rollout-samples.ts';
-import { RolloutStore, type StoredRollout } from './rollout-store.ts';
+import type { RolloutStore, StoredRollout } from './rollout-store.ts';
 
 export interface RolloutsOptions {
   readonly source: ObjectSource;
   readonly totals: (pods: ReadonlySet<string>, direction: 'inbound' | 'outbound') => Totals;
   /** Whether no pod of these (`namespace/name`) is on its way to other switches. */
   readonly inForce: (pods: readonly string[]) => boolean;
-  /** Where states outlive control; without it, they do not. */
-  readonly stateDir: string | undefined;
+  readonly store: RolloutStore;
+  /** Of several controls one takes rollouts forward; the others publish what it has written down. */
+  readonly isOurs: () => boolean;
   readonly log: Log;
   /** Unix milliseconds. */
   readonly now: () => number;
@@ -36,7 +37,6 @@ export class Rollouts {
   /** What is to be resolved. Other changes of objects do not wait for rollouts, nor for a disk. */
   readonly effective = new Snapshot<EffectiveObjects>();
   readonly #options: RolloutsOptions;
-  readonly #store: RolloutStore;
   readonly #samples = new RolloutSamples();
   /** Looked for again when the objects are others. */
   readonly #eligible = new WeakMap<ScopeConfig, { objects: MeshObjects; pods: readonly string[] }>();
@@ -46,11 +46,13 @@ export class Rollouts {
   #failed = '';
   /** What is in force is not what was written down. */
   #unsaved = false;
+  /** Another control may have written since we read. */
+  #mustRead = false;
+  #wasOurs = false;
   readonly #unreadable = new Set<string>();
 
   constructor(options: RolloutsOptions) {
     this.#options = options;
-    this.#store = new RolloutStore(options.stateDir);
   }
 
   get states(): readonly RolloutState[] {
@@ -59,7 +61,8 @@ export class Rollouts {
 
   /** Reads what is known, and takes everything forward until the signal aborts. Throws STATE_INVALID for a file that cannot be read. */
   async start(signal: AbortSignal): Promise<void> {
-    this.#states = new Map((await this.#store.read()).map((state) => [state.key, state]));
+    this.#take(await this.#options.store.read());
+    this.#wasOurs = this.#options.isOurs();
     await this.step();
     const again = () => void this.step();
     const timer = setInterval(again, TICK_MS);
@@ -83,6 +86,12 @@ export class Rollouts {
     return this.#stepping;
   }
 
+  /** Another control has written, or leads no more. */
+  async readAgain(): Promise<void> {
+    this.#mustRead = true;
+    await this.step();
+  }
+
   async #steps(): Promise<void> {
     while (this.#again) {
       this.#again = false;
@@ -92,7 +101,15 @@ export class Rollouts {
   }
 
   async #step(objects: MeshObjects): Promise<void> {
+    const isOurs = this.#options.isOurs();
+    if (isOurs && !this.#wasOurs) this.#mustRead = true;
+    if (this.#mustRead) await this.#read();
+    this.#wasOurs = isOurs && !this.#mustRead;
     const next = this.#next(objects);
+    if (!this.#wasOurs) {
+      this.#publish(objects, this.#withoutProgress(next));
+      return;
+    }
     const changed = [...next.values()].filter((state) => this.#states.get(state.key) !== state);
     const gone = [...this.#states.keys()].some((key) => !next.has(key));
     const worthSaving =
@@ -171,23 +188,48 @@ export class Rollouts {
     return pods;
   }
 
-  /** Of what could not be written down: what takes back takes effect all the same, what goes on does not, and what is new has come to nobody. */
+  /**
+   * Of what is not written down (yet, or by us): what takes back takes effect all the same, what goes on does not, and what is new has come to nobody. Where another control
+   * takes rollouts forward, it alone takes them back too.
+   */
   #withoutProgress(next: ReadonlyMap<string, StoredRollout>): Map<string, StoredRollout> {
     const held = [...next.values()].map((state): StoredRollout => {
       const known = this.#states.get(state.key);
-      if (state === known || state.phase === 'rolled back' || state.removedAt !== undefined) return state;
+      const takesBack = this.#wasOurs && state.phase === 'rolled back';
+      if (state === known || takesBack || state.removedAt !== undefined) return state;
       if (known !== undefined && known.revision === state.revision) return known;
-      return { ...state, pods: [], reason: 'waits: its state cannot be saved' };
+      return { ...state, pods: [], reason: 'waits: its state is not saved' };
     });
     return new Map(held.map((state) => [state.key, state]));
   }
 
+  /** Until it has been read, nothing is taken forward. */
+  async #read(): Promise<void> {
+    this.#mustRead = false;
+    try {
+      this.#take(await this.#options.store.read());
+    } catch (error) {
+      this.#mustRead = true;
+      const reason = messageOf(error);
+      if (reason !== this.#failed) this.#options.log.error({ reason }, 'rollouts stand still: their state cannot be read');
+      this.#failed = reason;
+    }
+  }
+
+  /** Where somebody has removed it, what we know is better than nothing: it is written down again. */
+  #take(stored: readonly StoredRollout[] | undefined): void {
+    if (stored !== undefined) this.#states = new Map(stored.map((state) => [state.key, state]));
+    else this.#unsaved = this.#states.size > 0;
+  }
+
   async #save(states: readonly StoredRollout[]): Promise<boolean> {
     try {
-      await this.#store.write(states);
+      await this.#options.store.write(states);
       this.#failed = '';
       return true;
     } catch (error) {
+      // Another control has written: it leads, or has led while we could not.
+      if (error instanceof HandfastError && error.code === 'KUBE_CONFLICT') this.#mustRead = true;
       const reason = messageOf(error);
       if (reason !== this.#failed) this.#options.log.error({ reason }, 'rollouts stand still: their state cannot be saved');
       this.#failed = reason;
