@@ -2,10 +2,6 @@
 // is, its token says, or what the kernel knows of its process.
 
 import { CaClient } from '../ca/client.ts';
-import { runDeltaAdsClient } from '../discovery/delta-ads-client.ts';
-import { runLedgerClient } from '../discovery/ledger-client.ts';
-import { meshTypeUrls } from '../discovery/mesh-source.ts';
-import { runReportClient } from '../discovery/report-client.ts';
 import { ResourceCache } from '../discovery/resource-cache.ts';
 import { HandfastError } from '../errors.ts';
 import { MeshNode, type MeshNodeOptions } from '../node/mesh-node.ts';
@@ -15,6 +11,7 @@ import { listenUnix } from '../wire/grpc-listener.ts';
 import { isUnixAddress } from '../wire/grpc-target.ts';
 import { serveOperators } from '../wire/operator-server.ts';
 import { Attestor } from './attestor.ts';
+import { followControls } from './controls.ts';
 import { addDiscoveryRelay } from './discovery-relay.ts';
 import { Ledgers } from './ledgers.ts';
 import { LivePeers } from './live-peers.ts';
@@ -37,8 +34,8 @@ export interface AgentOptions extends MeshNodeOptions {
   readonly operatorSocket: string;
   /** Which local process may be which workload; without it a token stands alone and the Workload API serves nobody. */
   readonly workloadsFile: string | undefined;
-  /** gRPC address of control. */
-  readonly control: string;
+  /** gRPC addresses of control: of all its replicas, where there are several. */
+  readonly controls: readonly string[];
   readonly rotateEveryMs: number | undefined;
   /** How long a client may take to answer a discovery response before its stream is ended; a minute unless told otherwise. */
   readonly answerTimeoutMs?: number;
@@ -60,7 +57,7 @@ export async function startAgent(options: AgentOptions): Promise<{ stop(): Promi
   };
   try {
     const stopping = new AbortController();
-    if (isUnixAddress(options.ca) && !isUnixAddress(options.control))
+    if (isUnixAddress(options.ca) && !options.controls.every(isUnixAddress))
       throw new HandfastError(
         'CONFIG_INVALID',
         '--control HOST:PORT needs a certificate: give --ca HOST:PORT, --trust-bundle and --join-token-file too',
@@ -113,20 +110,14 @@ export async function startAgent(options: AgentOptions): Promise<{ stop(): Promi
     running.push(() => operators.close());
 
     node.followTrust((signal) => streams.taken(signal));
-    const control = node.reach(options.control, { spiffeIds: [controlId(options.trustDomain).uri] });
-    const toControl = { target: control, token: undefined, log, signal: stopping.signal };
-    const apply = (typeUrl: string, change: Parameters<typeof cache.apply>[1]) => cache.apply(typeUrl, change);
-    const upstream = [
-      runDeltaAdsClient({ ...toControl, nodeId: 'agent', typeUrls: meshTypeUrls, apply }),
-      runReportClient({ ...toControl, peers: () => livePeers.together.peers, truncated: () => livePeers.together.truncated }),
-      runLedgerClient({ ...toControl, ledgers: () => ledgers.reported, onEndedTaken: (ledger) => ledgers.forget(ledger) }),
-    ];
+    const controls = options.controls.map((address) => node.reach(address, { spiffeIds: [controlId(options.trustDomain).uri] }));
+    const upstream = followControls({ controls, cache, livePeers, ledgers, log, signal: stopping.signal });
     running.push(async () => {
       stopping.abort();
-      await Promise.all(upstream);
+      await upstream;
     });
     const { socket, workloadSocket, ca: caAddress } = options;
-    log.info({ socket, workloadSocket, ca: caAddress, control: options.control }, 'agent listening');
+    log.info({ socket, workloadSocket, ca: caAddress, control: options.controls.join(',') }, 'agent listening');
     return { stop };
   } catch (error) {
     await stop();

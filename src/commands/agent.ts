@@ -23,9 +23,9 @@ const flags = {
   },
   control: {
     kind: 'text',
-    value: 'ADDRESS',
+    value: 'ADDRESS[,ADDRESS]',
     default: 'unix:/run/handfast/control.sock',
-    help: 'gRPC address of control: unix:/path or host:port',
+    help: 'gRPC address of control: unix:/path or host:port; of all its replicas, comma-separated, where there are several',
   },
   state: {
     kind: 'text',
@@ -52,7 +52,7 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
       workloadSocket: config['workload-socket'],
       operatorSocket: config['operator-socket'],
       workloadsFile: config.workloads,
-      control: config.control,
+      controls: config.control.split(','),
       rotateEveryMs: config['rotate-every'],
       trustDomain: parseTrustDomain(config['trust-domain']),
       stateDir: config.state,

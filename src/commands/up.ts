@@ -73,7 +73,7 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
         trustBundleFile: undefined,
         stateDir: undefined,
         joinTokenFile: undefined,
-        control: `unix:${at('control')}`,
+        controls: [`unix:${at('control')}`],
         rotateEveryMs: config['rotate-every'],
         log: log.child({ part: 'agent' }),
         now,

@@ -9,7 +9,8 @@ import type { ResourceChange } from './resource-cache.ts';
 import type { DiscoveryLog } from './stream.ts';
 
 export interface DeltaAdsClientOptions {
-  readonly target: GrpcTarget;
+  /** A function is asked for each stream: where several say the same, one may take another's place. */
+  readonly target: GrpcTarget | (() => GrpcTarget);
   readonly nodeId: string;
   readonly token: Snapshot<string> | undefined;
   readonly typeUrls: readonly string[];
@@ -21,11 +22,12 @@ export interface DeltaAdsClientOptions {
 
 /** Runs until the signal aborts. */
 export function runDeltaAdsClient(options: DeltaAdsClientOptions): Promise<void> {
+  const { target } = options;
   return runDeltaClient({
     ...options,
     name: 'ads',
     open: (metadata) =>
-      openStream(AggregatedDiscoveryServiceClient, { target: options.target, options: registryChannelOptions }, (client) =>
+      openStream(AggregatedDiscoveryServiceClient, { target: typeof target === 'function' ? target() : target, options: registryChannelOptions }, (client) =>
         client.deltaAggregatedResources(metadata),
       ),
     subscriptions: new Map(options.typeUrls.map((typeUrl) => [typeUrl, []])),

@@ -42,6 +42,8 @@ export interface LedgerClientOptions {
   readonly ledgers: () => Iterable<ReportedLedger>;
   /** One that has ended was sent, and the other side says that it has it: it is of no more use here. */
   readonly onEndedTaken?: (ledger: ReportedLedger) => void;
+  /** Whether somebody takes them now: from the first that was taken on a stream to its end. */
+  readonly onLive?: (live: boolean) => void;
   readonly log: DiscoveryLog;
   readonly signal: AbortSignal;
 }
@@ -51,6 +53,11 @@ export async function runLedgerClient(options: LedgerClientOptions): Promise<voi
   const { signal } = options;
   let report: (() => void) | undefined;
   let sender: LedgerSender | undefined;
+  let live = false;
+  const become = (next: boolean) => {
+    if (next !== live) options.onLive?.(next);
+    live = next;
+  };
   const timer = setInterval(() => report?.(), EVERY_MS);
   timer.unref();
   await maintainStream<LedgerReport, ReportSummary>({
@@ -66,8 +73,10 @@ export async function runLedgerClient(options: LedgerClientOptions): Promise<voi
       report();
     },
     onMessage: ({ taken }) => {
+      become(true);
       for (const ended of sender?.taken(taken) ?? []) options.onEndedTaken?.(ended);
     },
+    onEnd: () => become(false),
     log: options.log,
     signal,
   });

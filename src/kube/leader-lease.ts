@@ -17,6 +17,17 @@ export interface LeaseTimes {
 
 export const leaseTimes: LeaseTimes = Object.freeze({ durationMs: 10_000, deadlineMs: 6_000, retryMs: 2_000 });
 
+/** A clock that never goes back, in milliseconds, and waiting by it; whoever waits is let go when the signal aborts. */
+export interface LeaseClock {
+  now(): number;
+  wait(ms: number, signal: AbortSignal): Promise<void>;
+}
+
+const steadyClock: LeaseClock = {
+  now: () => performance.now(),
+  wait: (ms, signal) => delay(ms, undefined, { signal, ref: false }).catch(() => undefined),
+};
+
 export interface LeaderLeaseOptions {
   readonly api: KubeApi;
   readonly namespace: string;
@@ -27,6 +38,7 @@ export interface LeaderLeaseOptions {
   /** Unix milliseconds, for people alone: nothing is decided by another machine's clock. */
   readonly now: () => number;
   readonly times?: LeaseTimes;
+  readonly clock?: LeaseClock;
 }
 
 /** How long the last word, that it is free, may take when we end. */
@@ -43,22 +55,23 @@ export class LeaderLease {
   readonly leading = new Snapshot<boolean>(false);
   readonly #options: LeaderLeaseOptions;
   readonly #times: LeaseTimes;
+  readonly #clock: LeaseClock;
   readonly #path: string;
-  /** `performance.now()` until which we lead without another word of the API server. */
+  /** On our clock: until which we lead without another word of the API server. */
   #until = 0;
   #seen: Seen | undefined;
-  #timer: NodeJS.Timeout | undefined;
   #said = '';
 
   constructor(options: LeaderLeaseOptions) {
     this.#options = options;
     this.#times = options.times ?? leaseTimes;
+    this.#clock = options.clock ?? steadyClock;
     this.#path = `/apis/coordination.k8s.io/v1/namespaces/${options.namespace}/leases`;
   }
 
   /** True only while nobody else can have taken it, whatever became of our timers. */
   get leads(): boolean {
-    return performance.now() < this.#until;
+    return this.#clock.now() < this.#until;
   }
 
   /** Takes part until the signal aborts, and lets go then; never rejects. */
@@ -71,17 +84,22 @@ export class LeaderLease {
         if (signal.aborted) break;
         this.#complain(error);
       }
-      await delay(this.#times.retryMs, undefined, { signal, ref: false }).catch(() => undefined);
+      if (!this.leads) this.#lose();
+      await this.#clock.wait(this.leads ? Math.min(this.#times.retryMs, this.#left) : this.#times.retryMs, signal);
     }
-    clearTimeout(this.#timer);
     if (this.leads) await this.#release();
     this.#lose();
   }
 
+  /** For how long we lead without another word, in milliseconds. */
+  get #left(): number {
+    return this.#until - this.#clock.now();
+  }
+
   async #turn(signal: AbortSignal): Promise<void> {
-    const began = performance.now();
-    // One that hangs must not keep us from the next try.
-    const within = AbortSignal.any([signal, AbortSignal.timeout(this.#times.deadlineMs)]);
+    const began = this.#clock.now();
+    // An answer that hangs must neither keep us from the next try nor from saying that we lead no more.
+    const within = AbortSignal.any([signal, AbortSignal.timeout(this.leads ? Math.ceil(this.#left) : this.#times.deadlineMs)]);
     const lease = await this.#read(within);
     if (lease !== undefined && !this.#isOurs(lease) && !this.#isOver(lease)) {
       this.#lose();
@@ -100,9 +118,9 @@ export class LeaderLease {
     const { holderIdentity, leaseDurationSeconds, renewTime, leaseTransitions } = specOf(lease);
     if (typeof holderIdentity !== 'string' || holderIdentity === '') return true;
     const text = JSON.stringify([holderIdentity, renewTime, leaseTransitions]);
-    if (this.#seen?.text !== text) this.#seen = { text, at: performance.now() };
+    if (this.#seen?.text !== text) this.#seen = { text, at: this.#clock.now() };
     const lastsMs = typeof leaseDurationSeconds === 'number' ? leaseDurationSeconds * 1_000 : this.#times.durationMs;
-    return performance.now() - this.#seen.at >= lastsMs;
+    return this.#clock.now() - this.#seen.at >= lastsMs;
   }
 
   async #read(signal: AbortSignal): Promise<KubeObject | undefined> {
@@ -138,8 +156,6 @@ export class LeaderLease {
   #lead(since: number): void {
     const wasLeading = this.leading.current === true;
     this.#until = since + this.#times.deadlineMs;
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#lose(), Math.max(0, this.#until - performance.now())).unref();
     if (wasLeading || !this.leads) return;
     this.#options.log.info({ lease: this.#options.name }, 'leading');
     this.leading.replace(true);
@@ -147,7 +163,6 @@ export class LeaderLease {
 
   #lose(): void {
     this.#until = 0;
-    clearTimeout(this.#timer);
     if (this.leading.current !== true) return;
     this.#options.log.warn({ lease: this.#options.name }, 'leading no more');
     this.leading.replace(false);

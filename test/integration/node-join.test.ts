@@ -58,7 +58,7 @@ const remote = (of: { joinTokenFile?: string; control?: string }) => ({
   ca: caAddress,
   trustBundleFile: bundleFile,
   joinTokenFile: of.joinTokenFile,
-  ...(of.control === undefined ? {} : { control: of.control }),
+  ...(of.control === undefined ? {} : { controls: [of.control] }),
 });
 
 async function eventually(what: string, holds: () => Promise<boolean>): Promise<void> {
@@ -184,7 +184,7 @@ describe('joining', () => {
   });
 
   it('over-the-network-control-needs-a-certificate-on-both-sides', async () => {
-    await assert.rejects(plane.startAgent({ control: '127.0.0.1:1' }), /--control HOST:PORT needs a certificate/);
+    await assert.rejects(plane.startAgent({ controls: ['127.0.0.1:1'] }), /--control HOST:PORT needs a certificate/);
     const node = {
       ...plane.agentOptions(),
       stateDir: join(plane.dir, 'control-state'),
@@ -231,7 +231,7 @@ describe('joining', () => {
   });
 
   it('a-server-with-a-workloads-certificate-is-not-the-ca', async () => {
-    await plane.startAgent({ control: plane.address('control') });
+    await plane.startAgent({ controls: [plane.address('control')] });
     const sidecar = await startMeshedSidecar(plane, { name: 'impostor' });
     const { identity } = sidecar;
     assert.ok(identity.current);
@@ -255,7 +255,7 @@ describe('joining', () => {
 
 describe('what a caller may ask the CA for over the network', () => {
   it('a-workloads-certificate-does-not-make-a-node', async () => {
-    await plane.startAgent({ control: plane.address('control') });
+    await plane.startAgent({ controls: [plane.address('control')] });
     const sidecar = await startMeshedSidecar(plane, { name: 'sleep' });
     const ca = caOver(sidecar.identity.current);
     await assert.rejects(ca.sign({ csr: createCsr(keyPair()), token: await plane.token('sleep') }), /neither an agent nor control/);
@@ -346,7 +346,7 @@ describe('what a caller may ask the CA for over the network', () => {
     const dnsNames = ['istiod.istio-system.svc'];
     const ca = await plane.startCa({ listen: { host: '127.0.0.1', port: 0 }, tokensAlone: true, dnsNames });
     const istio = { ca: `127.0.0.1:${ca.port}`, caKind: 'istio' as const, trustBundleFile: bundleFile };
-    await plane.startAgent({ ...istio, caServerName: 'istiod.istio-system.svc', control: plane.address('control') });
+    await plane.startAgent({ ...istio, caServerName: 'istiod.istio-system.svc', controls: [plane.address('control')] });
     const sidecar = await startMeshedSidecar(plane, { name: 'sleep' });
     assert.equal(sidecar.identity.current?.svid.id.uri, 'spiffe://cluster.local/ns/foo/sa/sleep');
     await records.find((record) => record.msg === 'certificate issued' && record.purpose === 'token-alone');

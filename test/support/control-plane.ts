@@ -97,7 +97,7 @@ export class ControlPlane implements AsyncDisposable {
       trustBundleFile: undefined,
       stateDir: join(this.dir, 'agent'),
       joinTokenFile: undefined,
-      control: this.address('control'),
+      controls: [this.address('control')],
       rotateEveryMs: undefined,
       log: this.log,
       now: Date.now,

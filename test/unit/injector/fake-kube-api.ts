@@ -22,10 +22,16 @@ export class FakeKubeApi implements KubeApi {
   async request({ method, path, body }: KubeRequest): Promise<KubeObject> {
     this.asked.push(`${method} ${path}`);
     if (this.away) throw new HandfastError('UNAVAILABLE', `${method} ${path}: nobody answers`);
+    if (method === 'GET' && path.includes('?')) return this.#labelled(path);
     if (method === 'GET') return this.#held(path);
     const interfere = this.beforeWrite;
     this.beforeWrite = undefined;
     interfere?.();
+    if (method === 'DELETE') {
+      const held = this.#held(path);
+      this.objects.delete(path);
+      return held;
+    }
     const object = structuredClone(isJsonObject(body) ? body : {});
     const metadata = isJsonObject(object.metadata) ? object.metadata : {};
     const target = method === 'POST' ? `${path}/${String(metadata.name)}` : path;
@@ -38,6 +44,17 @@ export class FakeKubeApi implements KubeApi {
     }
     this.put(target, object);
     return this.#held(target);
+  }
+
+  /** Of one label, as the only selector that is asked for here. */
+  #labelled(path: string): KubeObject {
+    const url = new URL(path, 'https://kube');
+    const [key = '', value] = (url.searchParams.get('labelSelector') ?? '').split('=');
+    const items = [...this.objects].flatMap(([of, { metadata, ...object }]) => {
+      const labels = isJsonObject(metadata) && isJsonObject(metadata.labels) ? metadata.labels : {};
+      return of.startsWith(`${url.pathname}/`) && labels[key] === value ? { ...object, metadata } : [];
+    });
+    return { items };
   }
 
   #held(path: string): KubeObject {
