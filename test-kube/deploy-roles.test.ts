@@ -127,6 +127,7 @@ test("control follows the API server, and the node's agent joins, by the tokens 
     here: { ...sockets('control'), ...(await joining('handfast-control')), '--listen': addresses.control },
     more: await kube('handfast-control'),
   });
+  await until('it to lead', async () => (await read('lease/handfast-control', '{.spec.holderIdentity}')) !== '');
   assert.ok(control.given.includes(`--ca=handfast-ca.${SYSTEM}.svc:15012`));
   const agent = await start({
     kind: 'DaemonSet',
@@ -140,7 +141,8 @@ test("control follows the API server, and the node's agent joins, by the tokens 
     },
     more: [],
   });
-  assert.ok(agent.given.includes(`--control=handfast-control.${SYSTEM}.svc:15010`));
+  const replicas = [0, 1].map((index) => `handfast-control-${index}.handfast-control.${SYSTEM}.svc:15010`);
+  assert.ok(agent.given.includes(`--control=${replicas.join(',')}`));
   for (const [{ container }, from] of [
     [control, '/run/handfast'],
     [agent, '/run/handfast-operator'],

@@ -8,7 +8,11 @@ missing=
 for need in "$@"; do
   command=${need%%:*}
   package=${need#*:}
-  [ -e "$command" ] || PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null 2>&1 || missing="$missing $package"
+  # Only a path is a file: there is a folder iptables here.
+  case $command in
+    */*) [ -e "$command" ] ;;
+    *) PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null 2>&1 ;;
+  esac || missing="$missing $package"
 done
 if [ -n "$missing" ]; then
   if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then

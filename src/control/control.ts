@@ -114,6 +114,7 @@ export async function startControl(options: ControlOptions): Promise<RunningCont
       takeOver: false,
       routes: [
         { method: 'GET', path: '/connections', handle: () => ({ reports: reports.all }) },
+        { method: 'GET', path: '/replica', handle: () => ({ leads: leadership.leads() }) },
         { method: 'GET', path: '/rollouts', handle: () => ({ rollouts: rollouts.states }) },
         explainRoute({ ...asked, trustDomain, isInForce }),
         ...ledgerRoutes({ ...asked, ledger, trustDomain, now }),

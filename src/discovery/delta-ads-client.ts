@@ -27,8 +27,10 @@ export function runDeltaAdsClient(options: DeltaAdsClientOptions): Promise<void>
     ...options,
     name: 'ads',
     open: (metadata) =>
-      openStream(AggregatedDiscoveryServiceClient, { target: typeof target === 'function' ? target() : target, options: registryChannelOptions }, (client) =>
-        client.deltaAggregatedResources(metadata),
+      openStream(
+        AggregatedDiscoveryServiceClient,
+        { target: typeof target === 'function' ? target() : target, options: registryChannelOptions },
+        (client) => client.deltaAggregatedResources(metadata),
       ),
     subscriptions: new Map(options.typeUrls.map((typeUrl) => [typeUrl, []])),
   });

@@ -19,8 +19,8 @@ export class KubeMesh implements AsyncDisposable {
   readonly network: PodNetwork;
   readonly kubelet: PlayedKubelet;
   readonly runDir: string;
-  readonly roles: { ca?: Role; control?: Role; agent?: Role; injector?: Role } = {};
-  #addresses = { ca: '', control: '' };
+  readonly roles: { ca?: Role; control?: Role; secondControl?: Role; agent?: Role; injector?: Role } = {};
+  #addresses = { ca: '', control: '', secondControl: '' };
 
   private constructor(cluster: KubeCluster, network: PodNetwork) {
     this.cluster = cluster;
@@ -29,8 +29,8 @@ export class KubeMesh implements AsyncDisposable {
     this.kubelet = new PlayedKubelet({ cluster, network, node: NODE, hostPaths: { '/run/handfast': this.runDir } });
   }
 
-  /** `injectorAlone`: nothing runs in the pods. */
-  static async start({ injectorAlone = false }: { injectorAlone?: boolean } = {}): Promise<KubeMesh> {
+  /** `injectorAlone`: nothing runs in the pods. `controls`: how many replicas of control. */
+  static async start({ injectorAlone = false, controls = 1 }: { injectorAlone?: boolean; controls?: 1 | 2 } = {}): Promise<KubeMesh> {
     const cluster = await KubeCluster.start();
     const mesh = new KubeMesh(cluster, await PodNetwork.create('kube'));
     try {
@@ -38,6 +38,7 @@ export class KubeMesh implements AsyncDisposable {
       if (!injectorAlone) {
         await mesh.startCa();
         await mesh.startControl();
+        if (controls === 2) await mesh.startControl('secondControl');
         await mesh.startAgent();
       }
       await mesh.#startInjector();
@@ -69,25 +70,31 @@ export class KubeMesh implements AsyncDisposable {
     await writeFile(this.#bundle, root.slice(root.indexOf('-----BEGIN CERTIFICATE')));
   }
 
-  async startControl(): Promise<void> {
-    if (this.#addresses.control === '') this.#addresses.control = `${HOST}:${await freePort()}`;
-    const address = this.#addresses.control;
+  /** Each is a pod of its own, with its own sockets. */
+  async startControl(which: 'control' | 'secondControl' = 'control'): Promise<void> {
+    if (this.#addresses[which] === '') this.#addresses[which] = `${HOST}:${await freePort()}`;
     const object = await this.#systemPod('handfast-control');
-    this.roles.control = new Role(
+    const control = new Role(
       'control',
       '--kubernetes',
       `--kube-server=${this.cluster.server}`,
       `--kube-ca=${this.cluster.caFile}`,
       `--kube-token=${await this.#account('handfast-control')}`,
-      `--listen=${address}`,
+      `--lease=${SYSTEM}/handfast-control`,
+      `--listen=${this.#addresses[which]}`,
       `--ca=${this.#addresses.ca}`,
       `--trust-bundle=${this.#bundle}`,
       `--join-token-file=${await this.#nodeToken(object)}`,
-      `--state=${join(this.cluster.dir, 'control')}`,
-      `--socket=${join(this.cluster.dir, 'control.sock')}`,
-      `--operator-socket=${join(this.cluster.dir, 'control-operator.sock')}`,
+      `--state=${join(this.cluster.dir, object.metadata.name)}`,
+      `--socket=${join(this.cluster.dir, `${which}.sock`)}`,
+      `--operator-socket=${this.operatorSocket(which)}`,
     );
-    await this.roles.control.said('control listening');
+    this.roles[which] = control;
+    await control.said('control listening');
+  }
+
+  operatorSocket(which: 'control' | 'secondControl'): string {
+    return join(this.cluster.dir, `${which}-operator.sock`);
   }
 
   async startAgent(): Promise<void> {
@@ -98,7 +105,7 @@ export class KubeMesh implements AsyncDisposable {
       `--socket=${join(this.runDir, 'agent.sock')}`,
       `--workload-socket=${join(this.runDir, 'workload.sock')}`,
       `--operator-socket=${join(this.cluster.dir, 'agent-operator.sock')}`,
-      `--control=${this.#addresses.control}`,
+      `--control=${[this.#addresses.control, this.#addresses.secondControl].filter((address) => address !== '').join(',')}`,
       `--ca=${this.#addresses.ca}`,
       `--trust-bundle=${this.#bundle}`,
       `--join-token-file=${await this.#nodeToken(object)}`,
@@ -117,7 +124,8 @@ export class KubeMesh implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.network.dispose();
-    for (const role of [this.roles.injector, this.roles.agent, this.roles.control, this.roles.ca]) await role?.stop();
+    for (const role of [this.roles.injector, this.roles.agent, this.roles.secondControl, this.roles.control, this.roles.ca])
+      await role?.stop();
     await this.cluster[Symbol.asyncDispose]();
   }
 
@@ -136,12 +144,15 @@ export class KubeMesh implements AsyncDisposable {
       await this.cluster.apply(`{apiVersion: v1, kind: Namespace, metadata: {name: ${name}, labels: ${labels}}}`);
     for (const plural of CRDS)
       await this.cluster.apply(await readFile(new URL(`../../deploy/crds/${plural}.yaml`, import.meta.url), 'utf8'));
+    await this.cluster.apply(await readFile(new URL('../../deploy/crds/controlstates.yaml', import.meta.url), 'utf8'));
     await this.cluster.apply(`{apiVersion: v1, kind: Node, metadata: {name: ${NODE}}}`);
     const rules: Readonly<Record<string, string>> = {
       'handfast-ca': '{apiGroups: [authentication.k8s.io], resources: [tokenreviews], verbs: [create]}',
       'handfast-control': `{apiGroups: [""], resources: [pods, services], verbs: [list, watch]},
         {apiGroups: [security.istio.io, networking.istio.io, handfast.io], resources: [${CRDS.join(', ')}], verbs: [list, watch]},
-        {apiGroups: [security.istio.io, networking.istio.io, handfast.io], resources: [${CRDS.map((plural) => `${plural}/status`).join(', ')}], verbs: [patch]}`,
+        {apiGroups: [security.istio.io, networking.istio.io, handfast.io], resources: [${CRDS.map((plural) => `${plural}/status`).join(', ')}], verbs: [patch]},
+        {apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get, create, update]},
+        {apiGroups: [handfast.io], resources: [controlstates], verbs: [get, list, watch, create, update, delete]}`,
       'handfast-agent': '',
       'handfast-injector': `{apiGroups: [""], resources: [namespaces], verbs: [get]},
         {apiGroups: [""], resources: [secrets], verbs: [get, create, update]},

@@ -135,3 +135,12 @@ tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
+
+{{- /* Every replica of control, by its name. */ -}}
+{{- define "handfast.controls" -}}
+{{- $namespace := .Release.Namespace -}}
+{{- range $index := until (int .Values.control.replicas) -}}
+{{- if $index }},{{ end -}}
+handfast-control-{{ $index }}.handfast-control.{{ $namespace }}.svc:15010
+{{- end -}}
+{{- end }}
