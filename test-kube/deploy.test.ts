@@ -182,6 +182,7 @@ test('with crds.keep and storage.keep the uninstalled chart leaves policies and 
   await succeeded(['install', 'handfast', CHART, `--namespace=${SYSTEM}`, ...sets(['crds.keep=true', 'ca.storage.keep=true'])]);
   await succeeded(['uninstall', 'handfast', `--namespace=${SYSTEM}`]);
   const kept = [
+    'CustomResourceDefinition <none> controlstates.handfast.io',
     'CustomResourceDefinition <none> meshconfigs.handfast.io',
     'CustomResourceDefinition <none> scopeconfigs.handfast.io',
     `PersistentVolumeClaim ${SYSTEM} handfast-ca`,

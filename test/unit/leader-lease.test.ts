@@ -146,7 +146,6 @@ test('a process that slept past its deadline does not take itself for the leader
 });
 
 test('of two that take it at the same moment one leads', async () => {
-  let b: Awaited<ReturnType<typeof candidate>> | undefined;
   api.beforeWrite = () => {
     api.put(PATH, {
       metadata: { name: 'handfast-control' },
@@ -155,7 +154,7 @@ test('of two that take it at the same moment one leads', async () => {
   };
   const a = await candidate('a');
   assert.equal(a.lease.leads, false);
-  b = await candidate('b');
+  const b = await candidate('b');
   assert.deepEqual([a.lease.leads, b.lease.leads], [false, true]);
   assert.deepEqual(a.log.records, [], 'another that was first is no failure');
 });
