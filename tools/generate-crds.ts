@@ -20,6 +20,7 @@ interface Definition {
 
 const AGE = { name: 'Age', type: 'date', jsonPath: '.metadata.creationTimestamp' };
 const ACCEPTED = { name: 'Accepted', type: 'string', jsonPath: '.status.conditions[?(@.type=="Accepted")].status' };
+const PROGRAMMED = { name: 'Programmed', type: 'string', jsonPath: '.status.conditions[?(@.type=="Programmed")].message' };
 const column = (name: string, jsonPath: string) => ({ name, type: 'string', jsonPath });
 
 const definitions: readonly Definition[] = [
@@ -30,7 +31,7 @@ const definitions: readonly Definition[] = [
     shortNames: ['pa'],
     scope: 'Namespaced',
     versions: ['v1', 'v1beta1'],
-    columns: [column('Mode', '.spec.mtls.mode'), ACCEPTED, AGE],
+    columns: [column('Mode', '.spec.mtls.mode'), ACCEPTED, PROGRAMMED, AGE],
     rules: [{ rule: '!has(self.portLevelMtls) || has(self.selector)', message: 'portLevelMtls needs a selector' }],
   },
   {
@@ -40,7 +41,7 @@ const definitions: readonly Definition[] = [
     shortNames: ['ap'],
     scope: 'Namespaced',
     versions: ['v1', 'v1beta1'],
-    columns: [column('Action', '.spec.action'), ACCEPTED, AGE],
+    columns: [column('Action', '.spec.action'), ACCEPTED, PROGRAMMED, AGE],
   },
   {
     kind: 'DestinationRule',
@@ -49,7 +50,7 @@ const definitions: readonly Definition[] = [
     shortNames: ['dr'],
     scope: 'Namespaced',
     versions: ['v1', 'v1beta1', 'v1alpha3'],
-    columns: [column('Host', '.spec.host'), ACCEPTED, AGE],
+    columns: [column('Host', '.spec.host'), ACCEPTED, PROGRAMMED, AGE],
   },
   {
     kind: 'ServiceEntry',
@@ -67,7 +68,7 @@ const definitions: readonly Definition[] = [
     shortNames: [],
     scope: 'Namespaced',
     versions: ['v1alpha1'],
-    columns: [column('Object', '.spec.object.kind'), ACCEPTED, AGE],
+    columns: [column('Object', '.spec.object.kind'), ACCEPTED, PROGRAMMED, AGE],
   },
   {
     kind: 'MeshConfig',

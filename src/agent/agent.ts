@@ -3,6 +3,7 @@
 
 import { CaClient } from '../ca/client.ts';
 import { ResourceCache } from '../discovery/resource-cache.ts';
+import { TokenFile } from '../discovery/token-file.ts';
 import { HandfastError } from '../errors.ts';
 import { MeshNode, type MeshNodeOptions } from '../node/mesh-node.ts';
 import { controlId } from '../spiffe/system-ids.ts';
@@ -11,8 +12,9 @@ import { listenUnix } from '../wire/grpc-listener.ts';
 import { isUnixAddress } from '../wire/grpc-target.ts';
 import { serveOperators } from '../wire/operator-server.ts';
 import { Attestor } from './attestor.ts';
-import { followControls } from './controls.ts';
+import { followControls, inTurns } from './controls.ts';
 import { addDiscoveryRelay } from './discovery-relay.ts';
+import { followIstiod } from './istiod.ts';
 import { Ledgers } from './ledgers.ts';
 import { LivePeers } from './live-peers.ts';
 import { addReportService } from './report-service.ts';
@@ -36,6 +38,8 @@ export interface AgentOptions extends MeshNodeOptions {
   readonly workloadsFile: string | undefined;
   /** gRPC addresses of control: of all its replicas, where there are several. */
   readonly controls: readonly string[];
+  /** They are istiods: known by a DNS name, and told who asks by the token in this file. */
+  readonly istiod?: { readonly tokenFile: string; readonly serverName: string | undefined } | undefined;
   readonly rotateEveryMs: number | undefined;
   /** How long a client may take to answer a discovery response before its stream is ended; a minute unless told otherwise. */
   readonly answerTimeoutMs?: number;
@@ -110,11 +114,10 @@ export async function startAgent(options: AgentOptions): Promise<{ stop(): Promi
     running.push(() => operators.close());
 
     node.followTrust((signal) => streams.taken(signal));
-    const controls = options.controls.map((address) => node.reach(address, { spiffeIds: [controlId(options.trustDomain).uri] }));
-    const upstream = followControls({ controls, cache, livePeers, ledgers, log, signal: stopping.signal });
+    const upstream = await followUpstream(options, { node, cache, livePeers, ledgers, signal: stopping.signal });
     running.push(async () => {
       stopping.abort();
-      await upstream;
+      await upstream.ended;
     });
     const { socket, workloadSocket, ca: caAddress } = options;
     log.info({ socket, workloadSocket, ca: caAddress, control: options.controls.join(',') }, 'agent listening');
@@ -123,6 +126,22 @@ export async function startAgent(options: AgentOptions): Promise<{ stop(): Promi
     await stop();
     throw error;
   }
+}
+
+/** Whoever knows the mesh: control, or istiod in its place. */
+async function followUpstream(
+  { controls, istiod, trustDomain, log }: AgentOptions,
+  of: { node: MeshNode; cache: ResourceCache; livePeers: LivePeers; ledgers: Ledgers; signal: AbortSignal },
+): Promise<{ ended: Promise<void> }> {
+  const { node, ...rest } = of;
+  if (istiod === undefined) {
+    const targets = controls.map((address) => node.reach(address, { spiffeIds: [controlId(trustDomain).uri] }));
+    return { ended: followControls({ ...rest, controls: targets, log }) };
+  }
+  const token = new TokenFile(istiod.tokenFile);
+  await token.start(of.signal);
+  const targets = controls.map((address) => node.reach(address, { dnsName: istiod.serverName ?? address.replace(/:\d+$/, '') }));
+  return { ended: followIstiod({ ...rest, target: inTurns(targets), token: token.value, log }) };
 }
 
 /** Istio's CA has no word for its bundle but the root at the end of each answer; ours publishes it. */

@@ -1,7 +1,8 @@
 // What of a sidecar's report is believed: only what could be so, and of pods only those that may be its own.
 
+import type { Connections } from '../discovery/fit-report.ts';
 import { parseSpiffeId, workloadOf } from '../spiffe/spiffe-id.ts';
-import type { ConnectionReport, LivePeer } from '../wire/gen/handfast/report/v1/report.ts';
+import type { LivePeer } from '../wire/gen/handfast/report/v1/report.ts';
 
 /** An ID may have 2,048 bytes, but none that we issue has more than this; and a thousand of them must leave room for others in one message. */
 const MAX_ID_LENGTH = 640;
@@ -11,10 +12,7 @@ const SERIAL = /^[0-9A-F]{1,42}$/;
 const DIRECTIONS: readonly string[] = ['inbound', 'outbound'];
 
 /** What is dropped is missed: the answer is marked as truncated then. */
-export function believedPeers(
-  { peers, truncated }: ConnectionReport,
-  { reporter, max }: { reporter: string; max: number },
-): ConnectionReport {
+export function believedPeers({ peers, truncated }: Connections, { reporter, max }: { reporter: string; max: number }): Connections {
   const own = workloadOf(parseSpiffeId(reporter))?.namespace;
   const believed: LivePeer[] = [];
   for (const peer of peers) {

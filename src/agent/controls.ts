@@ -51,7 +51,7 @@ export async function followControls({ controls, cache, livePeers, ledgers, log,
 }
 
 /** Another one each time, from anyone: so that a cluster's agents spread over them. */
-function inTurns(controls: readonly GrpcTarget[]): () => GrpcTarget {
+export function inTurns(controls: readonly GrpcTarget[]): () => GrpcTarget {
   let next = Math.floor(Math.random() * controls.length);
   return () => {
     const target = controls[next++ % controls.length];

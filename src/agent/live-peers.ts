@@ -1,6 +1,7 @@
 // The open connections of this node's sidecars, as they report them: for operators, and for the one who asks before revoking.
 
 import { status } from '@grpc/grpc-js';
+import type { Connections } from '../discovery/fit-report.ts';
 import type { ConnectionReport, LivePeer } from '../wire/gen/handfast/report/v1/report.ts';
 import { statusError } from '../wire/grpc.ts';
 import { believedPeers } from './believed-peers.ts';
@@ -28,14 +29,14 @@ const REPORTS = { burst: 20, perSecond: 5 };
 export class LivePeers {
   readonly #streams = new Map<Call, Stream>();
   /** Made when it is asked for, and again after a change alone: it is asked for each second. */
-  #together: ConnectionReport | undefined;
+  #together: Connections | undefined;
 
   get reports(): readonly ReportedPeers[] {
     return [...this.#streams.values()].map(({ reporter, peers, truncated }) => ({ reporter, peers, truncated }));
   }
 
   /** Everything, as this node reports it on: the reporters take turns, so that wherever it is cut nobody's part has been crowded out by another's. */
-  get together(): ConnectionReport {
+  get together(): Connections {
     this.#together ??= { peers: takingTurns(this.reports), truncated: this.reports.some(({ truncated }) => truncated) };
     return this.#together;
   }

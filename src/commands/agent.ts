@@ -1,7 +1,8 @@
 // handfast agent: the node agent alone.
 
 import { startAgent } from '../agent/agent.ts';
-import { parseFlags } from '../flags.ts';
+import { HandfastError } from '../errors.ts';
+import { type FlagValues, parseFlags } from '../flags.ts';
 import { openLog } from '../observe/log.ts';
 import { parseTrustDomain } from '../spiffe/spiffe-id.ts';
 import { aborted } from './aborted.ts';
@@ -26,6 +27,24 @@ const flags = {
     value: 'ADDRESS[,ADDRESS]',
     default: 'unix:/run/handfast/control.sock',
     help: 'gRPC address of control: unix:/path or host:port; of all its replicas, comma-separated, where there are several',
+  },
+  'control-kind': {
+    kind: 'choice',
+    choices: ['handfast', 'istio'],
+    default: 'handfast',
+    help: "istio: istiod in control's place, as its ambient mode serves ztunnel",
+  },
+  'control-token-file': {
+    kind: 'text',
+    value: 'FILE',
+    optional: true,
+    help: "--control-kind istio: a token of our service account for istiod's audience, read again when it is renewed",
+  },
+  'control-server-name': {
+    kind: 'text',
+    value: 'DNS-NAME',
+    optional: true,
+    help: "--control-kind istio: the name in istiod's certificate (default: the host of --control)",
   },
   state: {
     kind: 'text',
@@ -53,6 +72,7 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
       operatorSocket: config['operator-socket'],
       workloadsFile: config.workloads,
       controls: config.control.split(','),
+      istiod: istiodOf(config),
       rotateEveryMs: config['rotate-every'],
       trustDomain: parseTrustDomain(config['trust-domain']),
       stateDir: config.state,
@@ -66,4 +86,14 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
   } finally {
     close();
   }
+}
+
+function istiodOf(config: FlagValues<typeof flags>): { tokenFile: string; serverName: string | undefined } | undefined {
+  const { 'control-kind': kind, 'control-token-file': tokenFile, 'control-server-name': serverName } = config;
+  if (kind === 'istio' && tokenFile !== undefined) return { tokenFile, serverName };
+  if (kind === 'istio')
+    throw new HandfastError('CONFIG_INVALID', '--control-kind istio needs --control-token-file: istiod serves nobody without a token');
+  if (tokenFile !== undefined || serverName !== undefined)
+    throw new HandfastError('CONFIG_INVALID', '--control-token-file and --control-server-name are for --control-kind istio alone');
+  return undefined;
 }

@@ -26,6 +26,7 @@ import { registeredIds } from './ledger/registered-ids.ts';
 import { DirectorySource } from './objects/directory-source.ts';
 import { KubeSource } from './objects/kube-source.ts';
 import type { EffectiveObjects, MeshObjects, ObjectSource } from './objects/mesh-objects.ts';
+import { showReach } from './reach-status.ts';
 import { RolloutStore } from './rollout/rollout-store.ts';
 import { Rollouts } from './rollout/rollouts.ts';
 import { addControlServices } from './server.ts';
@@ -77,7 +78,8 @@ export async function startControl(options: ControlOptions): Promise<RunningCont
     const leadership = options.shared === undefined ? alone(options.stateDir) : oneOfSeveral(options.shared, options);
     const source = await followObjects({ ...options, leadership }, watching.signal);
     const cache = new ResourceCache();
-    const ledger = new MeshLedger({ now, registeredId: registeredIds(source, trustDomain) });
+    const registeredId = registeredIds(source, trustDomain);
+    const ledger = new MeshLedger({ now, registeredId });
     const lead = prepareToLead(leadership);
     // Ended after everything that only who leads may write.
     running.push(() => lead.end());
@@ -99,11 +101,13 @@ export async function startControl(options: ControlOptions): Promise<RunningCont
     await rollouts.start(watching.signal);
     void leadership.follow('rollouts', () => void rollouts.readAgain(), watching.signal);
     controller = startController({ ...options, effective: rollouts.effective, cache, signal: watching.signal });
-    const { isInForce } = controller;
+    const { isInForce, expectedDigest } = controller;
     const asked = askedOf(rollouts.effective);
     const server = newServer({ maxStreams: MAX_STREAMS });
     const reports = addControlServices(server, { cache, ledger, trustDomain, log, now });
     running.push(() => stopServer(server));
+    if (source instanceof KubeSource)
+      showReach(source, { leadership, effective: rollouts.effective, reports, expectedDigest, registeredId, signal: watching.signal });
     const onRefused = (refusal: object) => log.warn(refusal, 'connection refused');
     const unix = await listenUnix({ server, path: options.socket, mode: 0o600, takeOver: false, onRefused });
     running.push(() => unix.close());
@@ -136,7 +140,7 @@ export async function startControl(options: ControlOptions): Promise<RunningCont
 async function followObjects(
   { objects: from, leadership, log, now }: Pick<ControlOptions, 'objects' | 'log' | 'now'> & { leadership: Leadership },
   signal: AbortSignal,
-): Promise<ObjectSource> {
+): Promise<KubeSource | DirectorySource> {
   const source =
     'kube' in from
       ? new KubeSource({ api: from.kube, lease: leadership.lease, log, now })

@@ -8,6 +8,7 @@ import type { Log } from '../observe/log.ts';
 import type { Authorization } from '../policy/authorization.ts';
 import type { TrafficPolicy, Workload } from '../policy/model.ts';
 import type { Snapshot } from '../snapshot.ts';
+import { ExpectedPolicies } from './expected-policies.ts';
 import type { EffectiveObjects } from './objects/mesh-objects.ts';
 import { isCalledInPlaintext, plaintextHosts, ToldInPlaintext } from './plaintext-clients.ts';
 import { type Changed, MeshResolver, type ResolvedChange } from './resolve/mesh-resolver.ts';
@@ -28,11 +29,14 @@ export interface ControllerOptions {
 export interface RunningController {
   /** Whether a pod's (`namespace/name`) switches are as its objects say, and not on their way there. */
   isInForce(pod: string): boolean;
+  /** What a pod's sidecar should hold by now (discovery/own-policies.ts); undefined for a pod that nothing is known of. */
+  expectedDigest(pod: string): string | undefined;
 }
 
 export function startController({ effective, cache, trustDomain, stages, log, signal }: ControllerOptions): RunningController {
   const resolver = new MeshResolver({ trustDomain });
   const staged = new StagedSwitches(stages);
+  const expected = new ExpectedPolicies(cache);
   const workloads = new Map<string, Workload>();
   const told = new ToldInPlaintext((stages ?? stageTimes).followedMs);
   let timer: NodeJS.Timeout | undefined;
@@ -60,13 +64,14 @@ export function startController({ effective, cache, trustDomain, stages, log, si
       staged.turn(policy, { plaintextClients: isCalledInPlaintext(workloads.get(uid), hosts), now: performance.now() }),
     ]);
     publish(cache, { ...change, policies: { upserts: new Map(turned), removed: change.policies.removed } });
+    expected.apply(change);
     const inStages = turned.filter(([, { announced }]) => announced !== undefined).length;
     log.info({ ...countsOf(change), ...(inStages === 0 ? {} : { inStages }) }, 'mesh resolved');
     wait();
   };
   resolve();
   for (const end of [effective.subscribe(resolve), () => clearTimeout(timer)]) signal.addEventListener('abort', end, { once: true });
-  return { isInForce: (pod) => !staged.isOnItsWay(podUid(pod)) };
+  return { isInForce: (pod) => !staged.isOnItsWay(podUid(pod)), expectedDigest: (pod) => expected.digestFor(pod) };
 }
 
 /** In an order in which nobody is without an authorization on the way: what widens goes before the workloads that name it or no longer do, what narrows after. */

@@ -137,6 +137,7 @@ export function serveDeltaStream(call: DeltaStream, options: DeltaServerOptions)
     const { names } = subscription;
     const wanted = [...versions].filter(([name]) => names === 'everything' || names.has(name));
     answers?.acked?.({ typeUrl, versions: new Map(wanted) });
+    answers?.settled?.({ typeUrl, held });
   };
 
   const unsubscribe = view.subscribe((typeUrl, names) => {

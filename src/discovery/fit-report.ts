@@ -7,8 +7,11 @@ const MAX_BYTES = 2 * 1024 * 1024;
 /** Tag and length of one entry. */
 const OVERHEAD_BYTES = 6;
 
+/** The part of a report that is about connections. */
+export type Connections = Pick<ConnectionReport, 'peers' | 'truncated'>;
+
 /** The first entries, as many as fit; the rest is left out and marked so. */
-export function fitReport(report: ConnectionReport, maxBytes = MAX_BYTES): ConnectionReport {
+export function fitReport(report: Connections, maxBytes = MAX_BYTES): Connections {
   let bytes = 0;
   const end = report.peers.findIndex((peer) => {
     bytes += LivePeer.encode(peer).finish().length + OVERHEAD_BYTES;

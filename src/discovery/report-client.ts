@@ -1,7 +1,13 @@
 // Upwards: who is connected to whom now, from the sidecar to its agent and from the agent to control. Sent when it changed, at most once a second.
 
 import type { Snapshot } from '../snapshot.ts';
-import { type ConnectionReport, type LivePeer, ReportServiceClient, type ReportSummary } from '../wire/gen/handfast/report/v1/report.ts';
+import {
+  type ConnectionReport,
+  type HeldPolicies,
+  type LivePeer,
+  ReportServiceClient,
+  type ReportSummary,
+} from '../wire/gen/handfast/report/v1/report.ts';
 import { channelOptions } from '../wire/grpc.ts';
 import { type GrpcTarget, openStream } from '../wire/grpc-target.ts';
 import { fitReport } from './fit-report.ts';
@@ -18,6 +24,8 @@ export interface ReportClientOptions {
   readonly peers: () => readonly ReportedPeer[];
   /** Whether there is more than `peers` says. */
   readonly truncated?: () => boolean;
+  /** What this node's sidecars have confirmed. */
+  readonly held?: () => readonly HeldPolicies[];
   readonly log: DiscoveryLog;
   readonly signal: AbortSignal;
 }
@@ -37,10 +45,11 @@ export async function runReportClient(options: ReportClientOptions): Promise<voi
       let last: string | undefined;
       report = () => {
         const whole = { peers: options.peers().map((peer) => ({ reporter: '', ...peer })), truncated: options.truncated?.() ?? false };
-        const text = JSON.stringify(whole);
+        const held = [...(options.held?.() ?? [])];
+        const text = JSON.stringify([whole, held]);
         if (text === last) return;
         last = text;
-        send(fitReport(whole));
+        send({ ...fitReport(whole), held });
       };
       report();
     },

@@ -23,6 +23,8 @@ export function versionOf(value: Uint8Array): string {
 /** What the client of a stream has answered, for those who keep track of it. `version` is the one sent last under that name. */
 export interface StreamAnswers {
   acked?(acked: { readonly typeUrl: string; readonly versions: ReadonlyMap<string, string> }): void;
+  /** After each ACK: all that the client holds of the type now, versions by name. */
+  settled?(now: { readonly typeUrl: string; readonly held: ReadonlyMap<string, string> }): void;
   nacked?(refused: { readonly typeUrl: string; readonly versions: ReadonlyMap<string, string>; readonly reason: string }): void;
   /** No longer asked for. */
   dropped?(dropped: { readonly typeUrl: string; readonly names: readonly string[] }): void;

@@ -80,6 +80,36 @@ test('a status is written again when the version, the verdict or the reason is a
   await write({ ...verdict('a'), conditions: refused, refusal: 'y' });
   await write({ ...verdict('a'), conditions, generation: 2 });
   assert.equal(bodies.length, 4);
+  const others = [{ type: 'Theirs', status: 'True' }];
+  const some = await write({ ...verdict('a'), conditions: [...others, ...conditions], reach: { selected: 3, upToDate: 2 } });
+  assert.deepEqual(
+    some.map(({ type, status, reason, message }) => [type, status, reason, message]),
+    [
+      ['Theirs', 'True', undefined, undefined],
+      ['Accepted', 'True', 'Accepted', 'in force'],
+      ['Programmed', 'False', 'Pending', '2/3 proxies up to date'],
+    ],
+  );
+  status.replace([{ ...verdict('a'), conditions: some, reach: { selected: 3, upToDate: 2 } }]);
+  const all = await write({ ...verdict('a'), conditions: some, reach: { selected: 3, upToDate: 3 } });
+  assert.deepEqual(
+    all.map(({ type, status }) => [type, status]),
+    [
+      ['Theirs', 'True'],
+      ['Accepted', 'True'],
+      ['Programmed', 'True'],
+    ],
+  );
+  const taken = await write({ ...verdict('a'), conditions: all, refusal: 'x', reach: { selected: 3, upToDate: 3 } });
+  assert.deepEqual(
+    taken.map(({ type, status }) => [type, status]),
+    [
+      ['Theirs', 'True'],
+      ['Accepted', 'False'],
+    ],
+    'of a version that is not in force nobody is counted',
+  );
+  assert.equal(bodies.length, 7);
   ending.abort();
   await running;
   close();

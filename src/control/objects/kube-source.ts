@@ -4,12 +4,13 @@ import type { WatchableKubeApi } from '../../kube/api.ts';
 import { Reflector } from '../../kube/reflector.ts';
 import type { Log } from '../../observe/log.ts';
 import { Snapshot } from '../../snapshot.ts';
+import type { Reach } from '../policy-reach.ts';
 import { collect } from './collect-objects.ts';
 import { withoutHostServices } from './host-services.ts';
 import { type KubeReading, kubeKinds, readKube } from './kube-kinds.ts';
 import type { MeshObjects, ObjectSource } from './mesh-objects.ts';
 import type { ObjectEntry } from './object-kinds.ts';
-import { PolicyStatus, type PolicyStatusOptions } from './policy-status.ts';
+import { PolicyStatus, type PolicyStatusOptions, type PolicyVerdict } from './policy-status.ts';
 import { withoutConflicts } from './without-conflicts.ts';
 
 /** Changes come in bursts: a rollout of a Deployment is hundreds of events. */
@@ -29,6 +30,8 @@ export class KubeSource implements ObjectSource {
   #kept: readonly ObjectEntry[] = [];
   #running: Promise<unknown> = Promise.resolve();
   readonly #status: PolicyStatus;
+  #verdicts: readonly (PolicyVerdict & { readonly name: string })[] = [];
+  #reach: ReadonlyMap<string, Reach> = new Map();
 
   constructor(options: KubeSourceOptions) {
     const { api, log } = options;
@@ -88,7 +91,18 @@ export class KubeSource implements ObjectSource {
       this.#kept = kept;
       this.objects.replace(collect(kept, []));
     }
-    this.#status.replace(readings.flatMap(({ name, status }) => (status === undefined ? [] : { ...status, refusal: problems.get(name) })));
+    this.#verdicts = readings.flatMap(({ name, status }) => (status === undefined ? [] : { ...status, name, refusal: problems.get(name) }));
+    this.#showStatus();
+  }
+
+  /** How many sidecars have each policy, by its name: for its author to see. */
+  showReach(reach: ReadonlyMap<string, Reach>): void {
+    this.#reach = reach;
+    this.#showStatus();
+  }
+
+  #showStatus(): void {
+    this.#status.replace(this.#verdicts.map(({ name, ...verdict }) => ({ ...verdict, reach: this.#reach.get(name) })));
   }
 
   /** Once for each reason. */

@@ -1,4 +1,5 @@
-// What became of each policy, written where its author looks: the condition `Accepted` of its status. Written only where it differs, one at a time, and never waited for.
+// What became of each policy, written where its author looks: in its status the condition `Accepted`, and `Programmed` (Gateway API's name for it), which says how many sidecars have it.
+// Written only where they differ, one at a time, and never waited for.
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { Backoff } from '../../backoff.ts';
@@ -7,6 +8,7 @@ import type { KubeApi, KubeObject } from '../../kube/api.ts';
 import type { LeaderLease } from '../../kube/leader-lease.ts';
 import type { Log } from '../../observe/log.ts';
 import { isJsonObject } from '../../spiffe/strict-json.ts';
+import type { Reach } from '../policy-reach.ts';
 
 /** As the API server has it: where it is written, of which version, and what is said of it so far. */
 export interface StatusSubject {
@@ -19,9 +21,9 @@ export interface StatusSubject {
 export interface PolicyVerdict extends StatusSubject {
   /** Why this version is not in force; undefined if it is. */
   readonly refusal: string | undefined;
+  /** How many of those that it selects have it; undefined while nobody can say. */
+  readonly reach?: Reach | undefined;
 }
-
-const TYPE = 'Accepted';
 /** The API server's limit on a condition's message. */
 const MAX_MESSAGE = 32_768;
 const MAX_WAIT_MS = 60_000;
@@ -105,30 +107,55 @@ export class PolicyStatus {
     }
   }
 
-  async #write({ path, generation, conditions, refusal }: PolicyVerdict, signal: AbortSignal): Promise<void> {
-    const known = conditions.find(({ type }) => type === TYPE);
-    const status = statusOf(refusal);
-    const condition = {
-      type: TYPE,
-      status,
-      reason: refusal === undefined ? 'Accepted' : 'Refused',
-      message: messageFor(refusal),
-      observedGeneration: generation,
-      lastTransitionTime: known?.status === status ? known.lastTransitionTime : new Date(this.#options.now()).toISOString(),
-    };
+  async #write(verdict: PolicyVerdict, signal: AbortSignal): Promise<void> {
+    const { path, generation, conditions } = verdict;
+    const own = ownConditions(verdict).map((condition) => {
+      const known = conditions.find(({ type }) => type === condition.type);
+      const lastTransitionTime =
+        known?.status === condition.status ? known.lastTransitionTime : new Date(this.#options.now()).toISOString();
+      return { ...condition, observedGeneration: generation, lastTransitionTime };
+    });
     // Others may have conditions of their own there; a merge patch replaces a list whole.
-    const all = [...conditions.filter(({ type }) => type !== TYPE), condition];
+    const all = [...conditions.filter(({ type }) => type !== ACCEPTED && type !== PROGRAMMED), ...own];
     await this.#options.api.request({ method: 'PATCH', path, body: { status: { conditions: all } }, signal });
   }
 }
 
-function isWritten({ generation, conditions, refusal }: PolicyVerdict): boolean {
-  const known = conditions.find(({ type }) => type === TYPE);
-  return known?.status === statusOf(refusal) && known.message === messageFor(refusal) && known.observedGeneration === generation;
+interface Condition {
+  readonly type: string;
+  readonly status: 'True' | 'False';
+  readonly reason: string;
+  readonly message: string;
 }
 
-function statusOf(refusal: string | undefined): 'True' | 'False' {
-  return refusal === undefined ? 'True' : 'False';
+const ACCEPTED = 'Accepted';
+const PROGRAMMED = 'Programmed';
+
+function isWritten(verdict: PolicyVerdict): boolean {
+  const { generation, conditions } = verdict;
+  const own = ownConditions(verdict);
+  return (
+    own.every(({ type, status, message }) => {
+      const known = conditions.find((condition) => condition.type === type);
+      return known?.status === status && known.message === message && known.observedGeneration === generation;
+    }) &&
+    // What is no longer said must not stay there.
+    (own.some(({ type }) => type === PROGRAMMED) || !conditions.some(({ type }) => type === PROGRAMMED))
+  );
+}
+
+function ownConditions({ refusal, reach }: PolicyVerdict): Condition[] {
+  const accepted: Condition = {
+    type: ACCEPTED,
+    status: refusal === undefined ? 'True' : 'False',
+    reason: refusal === undefined ? 'Accepted' : 'Refused',
+    message: messageFor(refusal),
+  };
+  if (reach === undefined || refusal !== undefined) return [accepted];
+  const { selected, upToDate } = reach;
+  const isDone = upToDate === selected;
+  const message = `${upToDate}/${selected} proxies up to date`;
+  return [accepted, { type: PROGRAMMED, status: isDone ? 'True' : 'False', reason: isDone ? 'Programmed' : 'Pending', message }];
 }
 
 function messageFor(refusal: string | undefined): string {

@@ -28,6 +28,17 @@ export interface ConnectionReport {
   peers: LivePeer[];
   /** There is more than this message says: it was cut to its bounds, or held what could not be believed. */
   truncated: boolean;
+  /** From an agent: what its sidecars have confirmed. */
+  held: HeldPolicies[];
+}
+
+export interface HeldPolicies {
+  /** namespace/name, by the sidecar's word, believed within its own namespace alone. */
+  pod: string;
+  /** SPIFFE ID that the sidecar has proven. */
+  reporter: string;
+  /** Of names and versions of the pod's own TrafficPolicy and Authorizations (src/discovery/own-policies.ts). */
+  digest: string;
 }
 
 /** Open connections of one pod with one peer certificate. */
@@ -112,7 +123,7 @@ export interface LedgerEntry {
 }
 
 function createBaseConnectionReport(): ConnectionReport {
-  return { peers: [], truncated: false };
+  return { peers: [], truncated: false, held: [] };
 }
 
 export const ConnectionReport: MessageFns<ConnectionReport> = {
@@ -122,6 +133,9 @@ export const ConnectionReport: MessageFns<ConnectionReport> = {
     }
     if (message.truncated !== false) {
       writer.uint32(16).bool(message.truncated);
+    }
+    for (const v of message.held) {
+      HeldPolicies.encode(v!, writer.uint32(26).fork()).join();
     }
     return writer;
   },
@@ -153,6 +167,82 @@ export const ConnectionReport: MessageFns<ConnectionReport> = {
             }
 
             message.truncated = reader.bool();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.held.push(HeldPolicies.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseHeldPolicies(): HeldPolicies {
+  return { pod: "", reporter: "", digest: "" };
+}
+
+export const HeldPolicies: MessageFns<HeldPolicies> = {
+  encode(message: HeldPolicies, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.pod !== "") {
+      writer.uint32(10).string(message.pod);
+    }
+    if (message.reporter !== "") {
+      writer.uint32(18).string(message.reporter);
+    }
+    if (message.digest !== "") {
+      writer.uint32(26).string(message.digest);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): HeldPolicies {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHeldPolicies();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.pod = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.reporter = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.digest = reader.string();
             continue;
           }
         }

@@ -1,0 +1,52 @@
+// What each pod's sidecar should hold for its own pod by now, as one digest, to be held against what sidecars have confirmed.
+
+import { ownPoliciesDigest } from '../discovery/own-policies.ts';
+import type { ResourceCache } from '../discovery/resource-cache.ts';
+import { typeUrls } from '../discovery/type-urls.ts';
+import type { Workload } from '../policy/model.ts';
+import type { ResolvedChange } from './resolve/mesh-resolver.ts';
+import { podUid } from './resolve/resolve-workloads.ts';
+
+export class ExpectedPolicies {
+  readonly #cache: ResourceCache;
+  readonly #workloads = new Map<string, Workload>();
+  /** Names of those that hold without being named, by namespace; under the empty string those of the whole mesh. */
+  readonly #wide = new Map<string, Set<string>>();
+
+  constructor(cache: ResourceCache) {
+    this.#cache = cache;
+  }
+
+  /** What was resolved and has gone into the cache. */
+  apply({ workloads, authorizations }: ResolvedChange): void {
+    for (const uid of workloads.removed) this.#workloads.delete(uid);
+    for (const [uid, workload] of workloads.upserts) this.#workloads.set(uid, workload);
+    for (const name of authorizations.removed) this.#forget(name);
+    for (const [name, { scope, namespace }] of authorizations.upserts) {
+      this.#forget(name);
+      if (scope === 'WORKLOAD_SELECTOR') continue;
+      const place = scope === 'GLOBAL' ? '' : namespace;
+      this.#wide.set(place, (this.#wide.get(place) ?? new Set()).add(name));
+    }
+  }
+
+  /** `pod`: `namespace/name`. Undefined for one that nothing is known of. */
+  digestFor(pod: string): string | undefined {
+    const workload = this.#workloads.get(podUid(pod));
+    const trafficPolicy = this.#cache.resources(typeUrls.trafficPolicy)?.get(podUid(pod))?.version;
+    if (workload === undefined || trafficPolicy === undefined) return undefined;
+    const known = this.#cache.resources(typeUrls.authorization);
+    const authorizations = new Map<string, string>();
+    for (const names of [this.#wide.get(''), this.#wide.get(workload.namespace), workload.authorizationPolicies]) {
+      for (const name of names ?? []) {
+        const version = known?.get(name)?.version;
+        if (version !== undefined) authorizations.set(name, version);
+      }
+    }
+    return ownPoliciesDigest({ trafficPolicy, authorizations });
+  }
+
+  #forget(name: string): void {
+    for (const names of this.#wide.values()) names.delete(name);
+  }
+}
