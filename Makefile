@@ -3,7 +3,7 @@
 NODE := node_modules/.bin/node
 BIN := PATH="$(CURDIR)/node_modules/.bin:$$PATH"
 
-.PHONY: demo test test-kube check build bench bench-peers interop crds proto clean
+.PHONY: demo test test-kube check build bench bench-peers interop interop-istio crds proto clean
 
 demo:
 	@[ "$$(id -u)" -eq 0 ] || { echo "make demo makes network namespaces and iptables rules, which needs root: sudo make demo" >&2; exit 1; }
@@ -44,6 +44,14 @@ interop:
 	@command -v go >/dev/null || { echo "make interop builds SPIRE, which needs Go: apt-get install golang, or https://go.dev/dl" >&2; exit 1; }
 	@[ -x .interop/go/spire-agent ] || (cd interop/peers && GOFLAGS=-buildvcs=false GOTOOLCHAIN=local go build -ldflags='-s -w' -o ../../.interop/go/ $$(sed -n 's/^\t_ "\(.*\)"/\1/p' peers.go))
 	@CI=true $(BIN) node --test --test-concurrency=1 --test-reporter=./tools/quiet-reporter.ts "interop/*.test.ts"
+
+# istiod in control's place, on a real Kubernetes API server: Go builds both, which takes some fifteen minutes the first time.
+interop-istio:
+	@[ "$$(id -u)" -eq 0 ] || { echo "make interop-istio makes network namespaces, which needs root: sudo make interop-istio" >&2; exit 1; }
+	@sh tools/prepare.sh iptables ip:iproute2 setpriv:util-linux etcd:etcd-server
+	@command -v go >/dev/null || { echo "make interop-istio builds istiod, which needs Go: apt-get install golang, or https://go.dev/dl" >&2; exit 1; }
+	@[ -x .interop/go/pilot-discovery ] || (cd interop/istio && CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOTOOLCHAIN=local go build -ldflags='-s -w' -o ../../.interop/go/ istio.io/istio/pilot/cmd/pilot-discovery)
+	@CI=true $(BIN) sh test-kube/run.sh "interop/kube/*.test.ts"
 
 # Against a real Kubernetes API server: KUBEBUILDER_ASSETS, or built once by Go, which takes some ten minutes.
 test-kube:

@@ -187,6 +187,7 @@ test('STRICT, which istiod converts, refuses plaintext and not the mesh; deleted
   );
   t.diagnostic(`STRICT bites ${await until('STRICT', async () => (await ask(legacy, httpbin.netns.ipv4)) === 0)} ms after kubectl`);
   assert.equal(await ask(sleep, address), 200);
+  await until('its record', async () => (await inbound(({ decision }) => decision === 'refused')) !== undefined);
   assert.match(
     JSON.stringify(await inbound(({ decision }) => decision === 'refused')),
     /AUTHORIZATION_DENIED.*istio_converted_static_strict/,
