@@ -9,7 +9,7 @@ import { MeshNode, type MeshNodeOptions } from '../node/mesh-node.ts';
 import { controlId } from '../spiffe/system-ids.ts';
 import { newServer, stopServer } from '../wire/grpc.ts';
 import { listenUnix } from '../wire/grpc-listener.ts';
-import { isUnixAddress } from '../wire/grpc-target.ts';
+import { type GrpcTarget, isUnixAddress } from '../wire/grpc-target.ts';
 import { serveOperators } from '../wire/operator-server.ts';
 import { Attestor } from './attestor.ts';
 import { followControls, inTurns } from './controls.ts';
@@ -17,6 +17,7 @@ import { addDiscoveryRelay } from './discovery-relay.ts';
 import { followIstiod } from './istiod.ts';
 import { Ledgers } from './ledgers.ts';
 import { LivePeers } from './live-peers.ts';
+import { followOwnIdentity } from './own-identity.ts';
 import { addReportService } from './report-service.ts';
 import { addSdsService } from './sds-server.ts';
 import { SdsStreams } from './sds-streams.ts';
@@ -30,16 +31,18 @@ import { WorkloadSessions } from './workload-sessions.ts';
 export interface AgentOptions extends MeshNodeOptions {
   /** Path of the socket that sidecars use: SDS and discovery. */
   readonly socket: string;
-  /** Path of the SPIFFE Workload API's socket. */
-  readonly workloadSocket: string;
-  /** Path of the socket that only root may open. */
-  readonly operatorSocket: string;
+  /** Path of the SPIFFE Workload API's socket; without it there is none. */
+  readonly workloadSocket: string | undefined;
+  /** Path of the socket that only root may open; without it there is none. */
+  readonly operatorSocket: string | undefined;
   /** Which local process may be which workload; without it a token stands alone and the Workload API serves nobody. */
   readonly workloadsFile: string | undefined;
   /** gRPC addresses of control: of all its replicas, where there are several. */
   readonly controls: readonly string[];
   /** They are istiods: known by a DNS name, and told who asks by the token in this file. */
   readonly istiod?: { readonly tokenFile: string; readonly serverName: string | undefined } | undefined;
+  /** It is alone with one workload, in its pod: this file has that workload's token. Its sidecar follows control itself. */
+  readonly inPod?: { readonly tokenFile: string } | undefined;
   readonly rotateEveryMs: number | undefined;
   /** How long a client may take to answer a discovery response before its stream is ended; a minute unless told otherwise. */
   readonly answerTimeoutMs?: number;
@@ -52,8 +55,14 @@ const MAX_REQUEST_BYTES = 2 * 1024 * 1024;
 /** Of one sidecar's connection, or of whoever opens streams for many workloads. */
 const MAX_STREAMS = 128;
 
+export interface RunningAgent {
+  /** Control, as this agent reaches it; another replica each time, where there are several. */
+  readonly control: () => GrpcTarget;
+  stop(): Promise<void>;
+}
+
 /** Serves until `stop` is called. Throws CONFIG_INVALID, STATE_INVALID, JOIN_TOKEN_REFUSED or UNAVAILABLE when it cannot begin. */
-export async function startAgent(options: AgentOptions): Promise<{ stop(): Promise<void> }> {
+export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   const { log, now } = options;
   const running: (() => unknown)[] = [];
   const stop = async () => {
@@ -66,7 +75,7 @@ export async function startAgent(options: AgentOptions): Promise<{ stop(): Promi
         'CONFIG_INVALID',
         '--control HOST:PORT needs a certificate: give --ca HOST:PORT, --trust-bundle and --join-token-file too',
       );
-    const node = await MeshNode.start(options);
+    const node = await MeshNode.start({ ...options, isWorkload: options.inPod !== undefined });
     running.push(() => node.stop());
     const ca = new CaClient(node.ca);
     running.push(() => ca.close());
@@ -83,7 +92,7 @@ export async function startAgent(options: AgentOptions): Promise<{ stop(): Promi
 
     const server = newServer({ maxMessageBytes: MAX_REQUEST_BYTES, maxStreams: MAX_STREAMS });
     addSdsService(server, { opener, streams, log });
-    addDiscoveryRelay(server, { opener, cache, log });
+    if (options.inPod === undefined) addDiscoveryRelay(server, { opener, cache, log });
     addReportService(server, { opener, livePeers, ledgers });
     const onRefused = (refusal: object) => log.warn(refusal, 'connection refused');
     const listener = await listenUnix({ server, path: options.socket, mode: 0o666, takeOver: true, onRefused });
@@ -93,25 +102,28 @@ export async function startAgent(options: AgentOptions): Promise<{ stop(): Promi
       sessions.stop();
       await stopServer(server);
     });
-    const workloadApi = await serveWorkloadApi({
-      path: options.workloadSocket,
-      attestor,
-      identities: sessions,
-      trust,
-      signer: ca,
-      log,
-      now,
-    });
-    running.push(() => workloadApi.close());
-    const operators = await serveOperators({
-      path: options.operatorSocket,
-      takeOver: true,
-      routes: [
-        { method: 'GET', path: '/status', handle: () => agentStatus({ node, sessions, streams, livePeers, ledgers, now }) },
-        { method: 'GET', path: '/ledger', handle: () => ({ ledgers: ledgers.all }) },
-      ],
-    });
-    running.push(() => operators.close());
+    if (options.workloadSocket !== undefined) {
+      const path = options.workloadSocket;
+      const workloadApi = await serveWorkloadApi({ path, attestor, identities: sessions, trust, signer: ca, log, now });
+      running.push(() => workloadApi.close());
+    }
+    if (options.operatorSocket !== undefined) {
+      const operators = await serveOperators({
+        path: options.operatorSocket,
+        takeOver: true,
+        routes: [
+          { method: 'GET', path: '/status', handle: () => agentStatus({ node, sessions, streams, livePeers, ledgers, now }) },
+          { method: 'GET', path: '/ledger', handle: () => ({ ledgers: ledgers.all }) },
+        ],
+      });
+      running.push(() => operators.close());
+    }
+    if (options.inPod !== undefined) {
+      const token = new TokenFile(options.inPod.tokenFile);
+      await token.start(stopping.signal);
+      const following = followOwnIdentity({ sessions, token: token.value, identity: node.identity, log, signal: stopping.signal });
+      running.push(() => following);
+    }
 
     node.followTrust((signal) => streams.taken(signal));
     const upstream = await followUpstream(options, { node, cache, livePeers, ledgers, signal: stopping.signal });
@@ -121,7 +133,7 @@ export async function startAgent(options: AgentOptions): Promise<{ stop(): Promi
     });
     const { socket, workloadSocket, ca: caAddress } = options;
     log.info({ socket, workloadSocket, ca: caAddress, control: options.controls.join(',') }, 'agent listening');
-    return { stop };
+    return { control: upstream.control, stop };
   } catch (error) {
     await stop();
     throw error;
@@ -130,18 +142,20 @@ export async function startAgent(options: AgentOptions): Promise<{ stop(): Promi
 
 /** Whoever knows the mesh: control, or istiod in its place. */
 async function followUpstream(
-  { controls, istiod, trustDomain, log }: AgentOptions,
+  { controls, istiod, inPod, trustDomain, log }: AgentOptions,
   of: { node: MeshNode; cache: ResourceCache; livePeers: LivePeers; ledgers: Ledgers; signal: AbortSignal },
-): Promise<{ ended: Promise<void> }> {
-  const { node, ...rest } = of;
+): Promise<{ control: () => GrpcTarget; ended: Promise<void> }> {
+  const { node, cache, ...rest } = of;
   if (istiod === undefined) {
     const targets = controls.map((address) => node.reach(address, { spiffeIds: [controlId(trustDomain).uri] }));
-    return { ended: followControls({ ...rest, controls: targets, log }) };
+    const ended = followControls({ ...rest, cache: inPod === undefined ? cache : undefined, controls: targets, log });
+    return { control: inTurns(targets), ended };
   }
   const token = new TokenFile(istiod.tokenFile);
   await token.start(of.signal);
   const targets = controls.map((address) => node.reach(address, { dnsName: istiod.serverName ?? address.replace(/:\d+$/, '') }));
-  return { ended: followIstiod({ ...rest, target: inTurns(targets), token: token.value, log }) };
+  const control = inTurns(targets);
+  return { control, ended: followIstiod({ ...rest, cache, target: control, token: token.value, log }) };
 }
 
 /** Istio's CA has no word for its bundle but the root at the end of each answer; ours publishes it. */

@@ -13,8 +13,8 @@ import type { LivePeers } from './live-peers.ts';
 export interface ControlsOptions {
   /** At least one. */
   readonly controls: readonly GrpcTarget[];
-  /** Takes what is followed. */
-  readonly cache: ResourceCache;
+  /** Takes what is followed; without it nothing is, and control is only told what happens. */
+  readonly cache: ResourceCache | undefined;
   readonly livePeers: LivePeers;
   readonly ledgers: Ledgers;
   readonly log: Log;
@@ -30,13 +30,15 @@ export async function followControls({ controls, cache, livePeers, ledgers, log,
   });
   const common = { token: undefined, log, signal };
   await Promise.all([
-    runDeltaAdsClient({
-      ...common,
-      target: inTurns(controls),
-      nodeId: 'agent',
-      typeUrls: meshTypeUrls,
-      apply: (typeUrl, change) => cache.apply(typeUrl, change),
-    }),
+    cache === undefined
+      ? undefined
+      : runDeltaAdsClient({
+          ...common,
+          target: inTurns(controls),
+          nodeId: 'agent',
+          typeUrls: meshTypeUrls,
+          apply: (typeUrl, change) => cache.apply(typeUrl, change),
+        }),
     ...controls.flatMap((target, index) => [
       runReportClient({ ...common, target, peers: () => livePeers.together.peers, truncated: () => livePeers.together.truncated }),
       runLedgerClient({

@@ -74,7 +74,7 @@ export async function startCa(options: CaOptions): Promise<RunningCa> {
     };
     addServices(server);
     tellBundles(authority, options.onBundle);
-    const followers = addTrustService(server, { trust: authority.trust, trustDomain, log, now });
+    const followers = addTrustService(server, { trust: authority.trust, trustDomain, tokensAlone: options.tokensAlone, log, now });
     running.push(() => stopServer(server));
 
     const onRefused = (refusal: object) => log.warn(refusal, 'connection refused');

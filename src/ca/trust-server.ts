@@ -53,9 +53,9 @@ export class TrustFollowers {
 
 export function addTrustService(
   server: Server,
-  deps: { trust: Snapshot<CaTrust>; trustDomain: string; log: Log; now: () => number },
+  deps: { trust: Snapshot<CaTrust>; trustDomain: string; tokensAlone: boolean; log: Log; now: () => number },
 ): TrustFollowers {
-  const { trust, trustDomain, log, now } = deps;
+  const { trust, trustDomain, tokensAlone, log, now } = deps;
   const cache = new ResourceCache();
   const publish = ({ bundlePem, crlPem, jwks }: CaTrust) => {
     const secrets = [bundleSecret(secretNames.bundle, bundlePem), crlSecret(crlPem), genericSecret(secretNames.jwks, jwks)];
@@ -68,9 +68,9 @@ export function addTrustService(
   const service: SecretDiscoveryServiceServer = {
     streamSecrets: (call: StateOfTheWorldStream) => {
       try {
-        const caller = caCaller(call, { trustDomain, now: now() });
+        const caller = caCaller(call, { trustDomain, tokensAlone, now: now() });
         if (caller.kind === 'anonymous') throw statusError(status.UNAUTHENTICATED, 'join first: only nodes are told what the mesh trusts');
-        follow(call, caller.kind === 'agent' ? caller.name : 'control', { cache, followers, log });
+        follow(call, caller.kind === 'control' ? 'control' : caller.name, { cache, followers, log });
       } catch (error) {
         call.emit('error', error);
       }

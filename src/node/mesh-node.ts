@@ -6,7 +6,7 @@ import { runSdsClient, type SdsClientOptions } from '../discovery/sds-client.ts'
 import { HandfastError, messageOf } from '../errors.ts';
 import type { Log } from '../observe/log.ts';
 import { Snapshot } from '../snapshot.ts';
-import { noRevocations } from '../spiffe/crl.ts';
+import { noRevocations, revocationOf } from '../spiffe/crl.ts';
 import type { Identity } from '../spiffe/identity.ts';
 import { caId } from '../spiffe/system-ids.ts';
 import type { TrustBundles } from '../spiffe/trust-bundle.ts';
@@ -29,6 +29,8 @@ export interface MeshNodeOptions {
   /** Over the network: where the node's own key and certificate are kept, and the token it joins with. */
   readonly stateDir: string | undefined;
   readonly joinTokenFile: string | undefined;
+  /** It is no node but a workload, alone in its pod: who it is comes from outside (`identity`), and it joins nowhere. */
+  readonly isWorkload?: boolean;
   readonly log: Log;
   readonly now: () => number;
 }
@@ -37,7 +39,7 @@ export class MeshNode {
   readonly trust: NodeTrustSource;
   readonly ca: GrpcTarget;
   readonly caKind: MeshNodeOptions['caKind'];
-  /** The node's own certificate; stays empty on unix sockets and with Istio's CA. */
+  /** The node's own certificate, or the workload's; stays empty on unix sockets and with Istio's CA. */
   readonly identity = new Snapshot<Identity>();
   readonly #options: MeshNodeOptions;
   readonly #stop = new AbortController();
@@ -85,13 +87,9 @@ export class MeshNode {
     const { signal } = this.#stop;
     const common = { target: this.ca, nodeId: 'node', token: undefined, log, signal };
     this.#streams.push(
-      runSdsClient({
-        ...common,
-        resourceNames: trustSecretNames.bundle,
-        accept: (secrets) => {
-          this.trust.acceptTrust(secrets);
-          return taken(signal);
-        },
+      this.#followBundle(common, (secrets) => {
+        this.trust.acceptTrust(secrets);
+        return taken(signal);
       }),
       this.#followWithBundle(common, { resourceNames: trustSecretNames.jwtKeys, accept: (secrets) => this.trust.acceptTrust(secrets) }),
       this.#followWithBundle(common, {
@@ -107,12 +105,19 @@ export class MeshNode {
     await this.#keeper?.settled;
   }
 
+  /** Whoever is a workload is told nothing before it has proven who. */
+  async #followBundle(common: Omit<SdsClientOptions, 'resourceNames' | 'accept'>, accept: SdsClientOptions['accept']): Promise<void> {
+    if (this.#options.isWorkload === true && (await this.identity.first(common.signal)) === undefined) return;
+    await runSdsClient({ ...common, resourceNames: trustSecretNames.bundle, accept });
+  }
+
   /** JWT keys are told with the bundle, and lists verified with it: so that comes first. */
   async #followWithBundle(
     common: Omit<SdsClientOptions, 'resourceNames' | 'accept'>,
     secrets: Pick<SdsClientOptions, 'resourceNames' | 'accept'>,
   ): Promise<void> {
-    if ((await this.trust.trust.first(common.signal)) === undefined) return;
+    const ready = this.#options.isWorkload === true ? this.identity : this.trust.trust;
+    if ((await ready.first(common.signal)) === undefined) return;
     await runSdsClient({ ...common, ...secrets });
   }
 
@@ -126,6 +131,7 @@ export class MeshNode {
     if (stateDir === undefined)
       throw new HandfastError('CONFIG_INVALID', `--ca ${ca}: a CA over the network needs --state DIR for the node's own key`);
     await this.#restoreTrust(stateDir, trustBundleFile);
+    if (this.#options.isWorkload === true) return;
     await maintainNodeIdentity({
       path: join(stateDir, 'node.pem'),
       target: this.ca,
@@ -156,10 +162,13 @@ export class MeshNode {
     this.#stop.signal.addEventListener('abort', unsubscribe, { once: true });
   }
 
-  /** An expired certificate is worse than none: with none a node may still join. */
+  /** An expired certificate is worse than none: with none a node may still join; and a workload's that is revoked, because by its token it may have another. */
   #living(): Identity | undefined {
     const { current } = this.identity;
-    return current !== undefined && this.#options.now() <= current.svid.notAfter ? current : undefined;
+    if (current === undefined || this.#options.now() > current.svid.notAfter) return undefined;
+    const { crl } = this.trust.trust.current ?? {};
+    const isRevoked = this.#options.isWorkload === true && crl !== undefined && revocationOf(current.svid, crl) !== undefined;
+    return isRevoked ? undefined : current;
   }
 
   #bundles(address: string): TrustBundles {
