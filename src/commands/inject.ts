@@ -7,6 +7,7 @@ import { parseFlags } from '../flags.ts';
 import { parseInjectorConfig } from '../injector/config.ts';
 import { injectPod } from '../injector/inject-pod.ts';
 import { injectManifest } from '../injector/manifest.ts';
+import { readRoots } from '../injector/roots-file.ts';
 import { scriptArguments } from './iptables.ts';
 
 const flags = {
@@ -36,13 +37,14 @@ export async function run(argv: readonly string[]): Promise<number> {
     name: options.config ?? '--image',
     image: options.image,
   });
+  const roots = config.inPod === undefined ? undefined : await rootsOf(config.inPod.rootsFile);
   const namespaceLabels = { 'istio-injection': 'enabled', ...parseLabels(options['namespace-labels']) };
   const name = options.file === '-' ? 'standard input' : options.file;
   const { text, skipped, refused, overlooked } = injectManifest(
     { text: await readText(options.file), name },
     {
       namespace: options.namespace,
-      inject: (pod, namespace) => injectPod({ pod, namespace, namespaceLabels, config, captureArguments: scriptArguments }),
+      inject: (pod, namespace) => injectPod({ pod, namespace, namespaceLabels, config, roots, captureArguments: scriptArguments }),
     },
   );
   for (const line of skipped) process.stderr.write(`skipped: ${line}\n`);
@@ -76,4 +78,12 @@ function parseLabels(text: string | undefined): Readonly<Record<string, string>>
       );
     }),
   );
+}
+
+async function rootsOf(path: string): Promise<string> {
+  try {
+    return readRoots(await readText(path));
+  } catch (cause) {
+    throw new HandfastError('CONFIG_INVALID', `inPod.rootsFile ${path}: ${messageOf(cause)}`, { cause });
+  }
 }

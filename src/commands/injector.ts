@@ -6,6 +6,7 @@ import { parseFlags } from '../flags.ts';
 import { parseInjectorConfig } from '../injector/config.ts';
 import { KubeNamespaceLabels } from '../injector/namespace-labels.ts';
 import { answerReview } from '../injector/review.ts';
+import { RootsFile } from '../injector/roots-file.ts';
 import { ServingCertificate } from '../injector/serving-certificate.ts';
 import { ServingSecret } from '../injector/serving-secret.ts';
 import { WebhookServer } from '../injector/webhook-server.ts';
@@ -67,10 +68,12 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
     });
     if (serving === undefined) return 0;
     const namespaces = new KubeNamespaceLabels({ api, now: () => performance.now() });
+    const roots = config.inPod === undefined ? undefined : new RootsFile({ path: config.inPod.rootsFile, log });
+    await roots?.start(signal);
     const server = await WebhookServer.start({
       port: options.port,
       serving,
-      answer: (body) => answerReview(body, { config, captureArguments: scriptArguments, namespaces }),
+      answer: (body) => answerReview(body, { config, roots: () => roots?.current, captureArguments: scriptArguments, namespaces }),
       log,
     });
     log.info({ port: server.port, service: names[0], image: config.image }, 'injector listening');

@@ -25,6 +25,7 @@ import { clientContext } from '../tls/context.ts';
 import { unixTarget } from '../wire/grpc-target.ts';
 import { SidecarWorkers } from '../workers/sidecar-workers.ts';
 import { aborted } from './aborted.ts';
+import { type InPodAgent, startInPodAgent } from './in-pod-agent.ts';
 import { sdsSource } from './sds-source.ts';
 import { appProbesOf, openStatusPort, PASSTHROUGH_SOURCE } from './status-port.ts';
 
@@ -44,9 +45,11 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
   const ledger = new Ledger({ log, now });
   const traffic = new TrafficCounters(ledger);
   const quit = new AbortController();
+  let inPod: InPodAgent | undefined;
   try {
     await token.start(discovery.signal);
     await sdsToken?.start(discovery.signal);
+    inPod = await startInPodAgent(config, { log, now });
     const watchdog = watchExpiry({ identity, log, now, signal: discovery.signal });
     const warnings = () => [watchdog.warning() ?? [], outdated(revocations.current, now())].flat();
     const serving = await serve(config, { identity, revocations, sightings: traffic, log: sink, now, warnings });
@@ -64,6 +67,8 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
     );
     returnMemory(discovery.signal);
     const toAgent = { target: unixTarget(config.agent), token: token.value, log, signal: discovery.signal };
+    // Control knows the sidecar by its certificate.
+    const toControl = inPod === undefined ? {} : { target: inPod.discovery, token: undefined };
     const nodeId = `sidecar~${config['pod-namespace']}~${config['pod-name']}`;
     const pod = `${config['pod-namespace']}/${config['pod-name']}`;
     const toSds = {
@@ -74,7 +79,13 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
     };
     const streams = [
       runIdentityStreams({ ...toSds, ...sds, identity, revocations, prove: clientContext, now }),
-      runDeltaAdsClient({ ...toAgent, nodeId, typeUrls: meshTypeUrls, apply: (typeUrl, change) => serving.apply(typeUrl, change) }),
+      runDeltaAdsClient({
+        ...toAgent,
+        ...toControl,
+        nodeId,
+        typeUrls: meshTypeUrls,
+        apply: (typeUrl, change) => serving.apply(typeUrl, change),
+      }),
       runReportClient({ ...toAgent, peers: () => serving.livePeers().map((peer) => ({ pod, ...peer })) }),
       runLedgerClient({ ...toAgent, ledgers: () => [{ pod, reporter: '', ended: false, ledger }] }),
     ];
@@ -85,11 +96,14 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
     await status.close();
     discovery.abort();
     await Promise.all(streams);
+    await inPod?.stop();
+    inPod = undefined;
     if (failure !== undefined) throw failure;
     log.info('stopped');
     return 0;
   } finally {
     discovery.abort();
+    await inPod?.stop();
     close();
   }
 }

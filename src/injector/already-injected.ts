@@ -4,9 +4,9 @@ import { isDeepStrictEqual } from 'node:util';
 import { parseStrictObject } from '../spiffe/strict-json.ts';
 import { isAllowedImage } from './allowed-image.ts';
 import { containerDifferences, isSameVolume } from './api-defaults.ts';
-import type { InjectorConfig } from './config.ts';
+import { type InjectorConfig, identities } from './config.ts';
 import { fromLiteral } from './literal.ts';
-import { INIT_CONTAINER, MESH_LABELS, PROBERS_VARIABLE, SIDECAR_CONTAINER, STATUS } from './own-parts.ts';
+import { INIT_CONTAINER, MESH_LABELS, PROBERS_VARIABLE, ROOTS, SIDECAR_CONTAINER, STATUS, VOLUME_PREFIX } from './own-parts.ts';
 import { allContainers, annotationsOf, type Container, labelsOf, type Pod, readPod } from './pod.ts';
 import { restoreProbes } from './restore-probes.ts';
 import { ownVolumes } from './volumes.ts';
@@ -29,7 +29,7 @@ export function formerOf(pod: Pod, config: InjectorConfig): Former | undefined {
   if (ours.length !== OURS.length || sidecar === undefined || !isAllowedImage(image, config)) return undefined;
   const { initContainers, containers, volumes } = pod.spec;
   const others = (list: readonly Container[]) => list.filter(({ name }) => !OURS.includes(name));
-  const names = ownVolumes(config).map(({ name }) => name);
+  const names = identities.flatMap((identity) => ownVolumes(config, identity).map(({ name }) => name));
   const without = (from: Readonly<Record<string, string>>, taken: readonly string[]) =>
     Object.fromEntries(Object.entries(from).filter(([name]) => !taken.includes(name)));
   const stripped = {
@@ -37,7 +37,7 @@ export function formerOf(pod: Pod, config: InjectorConfig): Former | undefined {
     metadata: {
       ...pod.metadata,
       labels: without(labelsOf(pod), Object.keys(MESH_LABELS)),
-      annotations: without(annotationsOf(pod), [STATUS]),
+      annotations: without(annotationsOf(pod), [STATUS, ROOTS]),
     },
     spec: {
       ...pod.spec,
@@ -50,17 +50,23 @@ export function formerOf(pod: Pod, config: InjectorConfig): Former | undefined {
 }
 
 /** Every part of ours that is not as it is written now. What the sidecar is to ask, and where the containers stand, may be put right. */
-export function differences({ written, found, config }: { written: Pod; found: Pod; config: InjectorConfig }): string[] {
+export function differences({ written, found }: { written: Pod; found: Pod }): string[] {
   const there = ownContainers(found);
   const inContainers = ownContainers(written).flatMap((own) => {
     const other = there.find(({ name }) => name === own.name);
     if (other === undefined || there.length !== OURS.length) return [`container ${own.name}`];
     return containerDifferences({ written: own, found: other }).map((member) => `${own.name}: ${member}`);
   });
-  const volumes = ownVolumes(config);
-  const placed = (found.spec.volumes ?? []).filter(({ name }) => volumes.some((own) => own.name === name));
+  const volumes = ownVolumesIn(written);
+  const placed = ownVolumesIn(found);
   const asWritten = placed.length === volumes.length && volumes.every((own, at) => isSameVolume({ written: own, found: placed[at] ?? {} }));
-  return [...inContainers, ...(asWritten ? [] : ['volumes'])];
+  const roots = annotationsOf(found)[ROOTS] === annotationsOf(written)[ROOTS];
+  return [...inContainers, ...(asWritten ? [] : ['volumes']), ...(roots ? [] : [`annotation ${ROOTS}`])];
+}
+
+/** By their prefix, which nobody else may use. */
+function ownVolumesIn({ spec }: Pod): readonly { readonly name: string }[] {
+  return (spec.volumes ?? []).filter(({ name }) => name.startsWith(VOLUME_PREFIX));
 }
 
 /** Whether nothing is to be put right either. */

@@ -53,7 +53,21 @@ function variable(entry: unknown): unknown {
 
 function volume(of: Json): Json {
   const said = stripped(of);
-  return isJsonObject(said.projected) ? { ...said, projected: { defaultMode: 0o644, ...said.projected } } : said;
+  if (!isJsonObject(said.projected)) return said;
+  const { sources } = said.projected;
+  return {
+    ...said,
+    projected: { defaultMode: 0o644, ...said.projected, ...(Array.isArray(sources) ? { sources: sources.map(source) } : {}) },
+  };
+}
+
+/** Of a file that shows a field of the pod: in which version of the API it is named. */
+function source(of: unknown): unknown {
+  if (!isJsonObject(of) || !isJsonObject(of.downwardAPI) || !Array.isArray(of.downwardAPI.items)) return of;
+  const items = of.downwardAPI.items.map((item: unknown) =>
+    isJsonObject(item) && isJsonObject(item.fieldRef) ? { ...item, fieldRef: { apiVersion: 'v1', ...item.fieldRef } } : item,
+  );
+  return { ...of, downwardAPI: { ...of.downwardAPI, items } };
 }
 
 /** A LimitRange adds amounts where none were said, and quantities come back in another spelling. */

@@ -9,6 +9,8 @@ import { describeIssue } from '../yaml/schema-problems.ts';
 import { parseQuantity } from './quantity.ts';
 
 export const sidecarKinds = ['native', 'classic'] as const;
+/** Who makes a pod's keys: its node's agent, or the same code in its sidecar's own container, which needs nothing of the node. */
+export const identities = ['agent', 'in-pod'] as const;
 export const MAX_WORKERS = 64;
 
 /** Registry and port, path, tag, digest; above all nothing that is white space. */
@@ -16,33 +18,53 @@ const IMAGE = /^(?=.{1,512}$)[A-Za-z0-9][A-Za-z0-9._\-/:]*(@[a-z0-9]+:[a-f0-9]{3
 
 const quantity = z.string().refine((text) => parseQuantity(text) !== undefined, 'give a Kubernetes quantity, such as 100m or 128Mi');
 const amounts = z.strictObject({ cpu: quantity.optional(), memory: quantity.optional() });
+const address = z.string().regex(/^(\[[0-9a-f:.]+\]|[a-z0-9][a-z0-9.-]*):\d{1,5}$/, 'give host:port');
 const dnsLabel = z.string().regex(/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/, 'give a name in lower case');
 
-const schema = z.strictObject({
-  image: z.string().regex(IMAGE, 'give the reference of an image'),
-  /** For the annotation proxyImage, beside the repository of `image`: repositories, or single images. */
-  allowedProxyImages: z.array(z.string().regex(IMAGE, 'give a repository or the reference of an image')).max(100).default([]),
-  imagePullPolicy: z.enum(['Always', 'IfNotPresent', 'Never']).default('IfNotPresent'),
-  /** On the node: where its agent's socket is. */
-  agentSocketDirectory: z
-    .string()
-    .regex(/^(\/(?!\.{1,2}(\/|$))[^/\s]+)+$/, 'give an absolute path')
-    .default('/run/handfast'),
-  sidecar: z.enum(sidecarKinds).default('native'),
-  tokenAudience: z.string().min(1).default('handfast-ca'),
-  // Kubernetes refuses tokens of less than ten minutes.
-  tokenExpirationSeconds: z.int().min(600).max(86_400).default(3600),
-  /** Given, it replaces the default as a whole. */
-  resources: z
-    .strictObject({ requests: amounts.optional(), limits: amounts.optional() })
-    .default({ requests: { cpu: '50m', memory: '96Mi' }, limits: { cpu: '2000m', memory: '512Mi' } }),
-  holdApplicationUntilProxyStarts: z.boolean().default(true),
-  rewriteAppHTTPProbers: z.boolean().default(true),
-  logLevel: z.enum(logLevels).default('info'),
-  workers: z.int().min(1).max(MAX_WORKERS).default(1),
-  systemNamespace: dnsLabel.default('handfast-system'),
-  injectByDefault: z.boolean().default(false),
-});
+const schema = z
+  .strictObject({
+    image: z.string().regex(IMAGE, 'give the reference of an image'),
+    /** For the annotation proxyImage, beside the repository of `image`: repositories, or single images. */
+    allowedProxyImages: z.array(z.string().regex(IMAGE, 'give a repository or the reference of an image')).max(100).default([]),
+    imagePullPolicy: z.enum(['Always', 'IfNotPresent', 'Never']).default('IfNotPresent'),
+    /** On the node: where its agent's socket is. */
+    agentSocketDirectory: z
+      .string()
+      .regex(/^(\/(?!\.{1,2}(\/|$))[^/\s]+)+$/, 'give an absolute path')
+      .default('/run/handfast'),
+    sidecar: z.enum(sidecarKinds).default('native'),
+    identity: z.enum(identities).default('agent'),
+    /** What sidecars without an agent need to know; without it pods cannot ask for that. */
+    inPod: z
+      .strictObject({
+        ca: address,
+        control: z.array(address).min(1).max(16),
+        trustDomain: z
+          .string()
+          .regex(/^[a-z0-9._-]{1,255}$/, 'give a trust domain')
+          .default('cluster.local'),
+        /** The mesh's roots, as PEM: they are put into the pods. */
+        rootsFile: z.string().min(1),
+      })
+      .optional(),
+    tokenAudience: z.string().min(1).default('handfast-ca'),
+    // Kubernetes refuses tokens of less than ten minutes.
+    tokenExpirationSeconds: z.int().min(600).max(86_400).default(3600),
+    /** Given, it replaces the default as a whole. */
+    resources: z
+      .strictObject({ requests: amounts.optional(), limits: amounts.optional() })
+      .default({ requests: { cpu: '50m', memory: '96Mi' }, limits: { cpu: '2000m', memory: '512Mi' } }),
+    holdApplicationUntilProxyStarts: z.boolean().default(true),
+    rewriteAppHTTPProbers: z.boolean().default(true),
+    logLevel: z.enum(logLevels).default('info'),
+    workers: z.int().min(1).max(MAX_WORKERS).default(1),
+    systemNamespace: dnsLabel.default('handfast-system'),
+    injectByDefault: z.boolean().default(false),
+  })
+  .refine(({ identity, inPod }) => identity === 'agent' || inPod !== undefined, {
+    path: ['identity'],
+    message: 'in-pod needs inPod: ca, control and rootsFile',
+  });
 
 export type InjectorConfig = Readonly<z.infer<typeof schema>>;
 export type Resources = InjectorConfig['resources'];

@@ -7,7 +7,7 @@ import { type InjectorConfig, revisionOf } from './config.ts';
 import { skipReason } from './decision.ts';
 import { initContainer } from './init-container.ts';
 import { objections } from './objections.ts';
-import { MESH_LABELS, OPT_OUT, STATUS } from './own-parts.ts';
+import { MESH_LABELS, OPT_OUT, ROOTS, STATUS } from './own-parts.ts';
 import { annotationsOf, labelsOf, type Pod, readPod } from './pod.ts';
 import { rewriteProbes } from './probes.ts';
 import { readSettings, type Settings } from './settings.ts';
@@ -26,6 +26,8 @@ export interface InjectionOf {
   readonly namespace: string;
   readonly namespaceLabels: Readonly<Record<string, string>>;
   readonly config: InjectorConfig;
+  /** The mesh's roots as PEM, for sidecars that begin without an agent; undefined while there are none. */
+  readonly roots?: string | undefined;
   readonly captureArguments: CaptureArguments;
 }
 
@@ -40,12 +42,16 @@ export function injectPod(of: InjectionOf): Injection {
     const settings = readSettings({ ...of, pod });
     const former = formerOf(pod, config);
     const bare = former?.pod ?? pod;
-    const against = objections({ pod: bare, namespaceLabels });
+    const against = objections({ pod: bare, namespaceLabels, identity: settings.identity });
+    if (settings.identity === 'in-pod' && of.roots === undefined)
+      against.push(`the mesh's roots are not there yet (${config.inPod?.rootsFile}), and a sidecar without an agent needs them: try again`);
     // Another image of ours than would be put in now is what an injector before or after this one has put in.
     const after =
-      against.length > 0 ? pod : withSidecar(bare, { settings: { ...settings, image: former?.image ?? settings.image }, config });
+      against.length > 0
+        ? pod
+        : withSidecar(bare, { settings: { ...settings, image: former?.image ?? settings.image }, config, roots: of.roots });
     if (former !== undefined && against.length === 0) {
-      const differing = differences({ written: after, found: pod, config });
+      const differing = differences({ written: after, found: pod });
       if (differing.length > 0) against.push(notAsWritten(differing));
       else if (isInPlace({ written: after, found: pod })) return { kind: 'skipped', reason: 'the sidecar is there already' };
     }
@@ -61,13 +67,16 @@ function notAsWritten(differing: readonly string[]): string {
   return `the pod claims a sidecar, but under its reserved names stands something else than is put in here (${differing.join(', ')}); inject the pod as it was written, without anything that an injector put in`;
 }
 
-function withSidecar(pod: Pod, { settings, config }: { settings: Settings; config: InjectorConfig }): Pod {
+function withSidecar(
+  pod: Pod,
+  { settings, config, roots }: { settings: Settings; config: InjectorConfig; roots: string | undefined },
+): Pod {
   const { initContainers, containers, probers } = settings.rewriteProbes
     ? rewriteProbes(pod, settings.sidecar)
     : { initContainers: pod.spec.initContainers ?? [], containers: pod.spec.containers, probers: {} };
   const init = initContainer({ settings, config });
   const sidecar = sidecarContainer({ settings, config, probers });
-  const volumes = ownVolumes(config);
+  const volumes = ownVolumes(config, settings.identity);
   // A native sidecar serves the pod's own init containers too; a classic one starts behind them, so they run before anything is redirected.
   const placed =
     settings.sidecar === 'native'
@@ -89,6 +98,7 @@ function withSidecar(pod: Pod, { settings, config }: { settings: Settings; confi
         'kubectl.kubernetes.io/default-container': first,
         'kubectl.kubernetes.io/default-logs-container': first,
         ...annotationsOf(pod),
+        ...(settings.identity === 'in-pod' && roots !== undefined ? { [ROOTS]: roots } : {}),
         [STATUS]: JSON.stringify(status),
       },
     },

@@ -1,13 +1,14 @@
 // What a sidecar cannot be put beside, or would not protect: each said with the field and one way out; the other one is to leave the pod out of the mesh.
 
-import { INIT_CONTAINER, MESH_LABELS, PROXY_ID, SIDECAR_CONTAINER, SIDECAR_PORTS, STATUS, VOLUME_PREFIX } from './own-parts.ts';
+import { INIT_CONTAINER, MESH_LABELS, PROXY_ID, ROOTS, SIDECAR_CONTAINER, SIDECAR_PORTS, STATUS, VOLUME_PREFIX } from './own-parts.ts';
 import { allContainers, annotationsOf, labelsOf, type Pod } from './pod.ts';
+import type { Settings } from './settings.ts';
 
 const OTHER_MESHES = ['istio-proxy', 'linkerd-proxy'];
 const POD_SECURITY = 'pod-security.kubernetes.io/enforce';
 
 /** Empty if nothing is against it. */
-export function objections(of: { pod: Pod; namespaceLabels: Readonly<Record<string, string>> }): string[] {
+export function objections(of: { pod: Pod; namespaceLabels: Readonly<Record<string, string>>; identity: Settings['identity'] }): string[] {
   const { pod } = of;
   return [
     ...reservedNames(pod),
@@ -17,7 +18,7 @@ export function objections(of: { pod: Pod; namespaceLabels: Readonly<Record<stri
     ...proxyIds(pod),
     ...sidecarPorts(pod),
     ...meshLabels(pod),
-    ...podSecurity(of.namespaceLabels),
+    ...podSecurity(of),
   ];
 }
 
@@ -31,6 +32,8 @@ function reservedNames(pod: Pod): string[] {
   );
   const found = [...containers, ...volumes].map((what) => `${what} is a reserved name`);
   if (annotationsOf(pod)[STATUS] !== undefined) found.push(`annotation ${STATUS} is reserved: it claims a sidecar that is not there`);
+  if (annotationsOf(pod)[ROOTS] !== undefined)
+    found.push(`annotation ${ROOTS} is reserved: whom the sidecar trusts is not the pod's to say`);
   return found.map((what) => `${what}; inject the pod as it was written, without anything that an injector put in`);
 }
 
@@ -103,13 +106,19 @@ function meshLabels(pod: Pod): string[] {
 }
 
 /** Said here, where the way out can be said too: the API server would name a container that nobody has written. */
-function podSecurity(labels: Readonly<Record<string, string>>): string[] {
-  const level = labels[POD_SECURITY];
+function podSecurity({
+  namespaceLabels,
+  identity,
+}: {
+  namespaceLabels: Readonly<Record<string, string>>;
+  identity: Settings['identity'];
+}): string[] {
+  const level = namespaceLabels[POD_SECURITY];
   if (level === undefined || level === 'privileged') return [];
   const wayOut = `label the namespace ${POD_SECURITY}: privileged`;
   if (level !== 'baseline' && level !== 'restricted')
     return [`the namespace's label ${POD_SECURITY}: ${JSON.stringify(level)} is no level of Pod Security: ${wayOut}`];
   return [
-    `the namespace enforces the Pod Security level ${level}, which forbids what redirects the pod's traffic (${INIT_CONTAINER}: NET_ADMIN and NET_RAW as uid 0) and the node agent's socket (hostPath): ${wayOut}`,
+    `the namespace enforces the Pod Security level ${level}, which forbids what redirects the pod's traffic (${INIT_CONTAINER}: NET_ADMIN and NET_RAW as uid 0)${identity === 'agent' ? " and the node agent's socket (hostPath)" : ''}: ${wayOut}`,
   ];
 }

@@ -20,6 +20,11 @@ export const INJECT = 'sidecar.istio.io/inject';
 /** The annotation that says what was put in. */
 export const STATUS = 'sidecar.istio.io/status';
 
+/** Whether the pod's keys are made by its node's agent or by its sidecar. */
+export const IDENTITY = 'handfast.io/identity';
+/** The roots that a sidecar without an agent begins with, put in by us and shown to it as a file. */
+export const ROOTS = 'handfast.io/roots';
+
 /** What peers must know of an injected pod: that it speaks mTLS, and that it takes tunnels. */
 export const MESH_LABELS: Readonly<Record<string, string>> = {
   'security.istio.io/tlsMode': 'istio',

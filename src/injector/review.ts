@@ -29,6 +29,8 @@ type AdmissionRequest = z.infer<typeof schema>['request'];
 
 export interface Reviewing {
   readonly config: InjectorConfig;
+  /** The mesh's roots as they are now. */
+  readonly roots?: () => string | undefined;
   readonly captureArguments: CaptureArguments;
   readonly namespaces: NamespaceLabels;
 }
@@ -68,7 +70,7 @@ async function inject(request: AdmissionRequest, of: Reviewing & { namespace: st
     const reason = skippedAnyway({ ...of, pod });
     if (reason !== undefined) return { kind: 'skipped', reason };
     const namespaceLabels = await of.namespaces.labelsOf(of.namespace);
-    return injectPod({ ...of, pod, namespaceLabels });
+    return injectPod({ ...of, roots: of.roots?.(), pod, namespaceLabels });
   } catch (error) {
     // Nobody knows whether it should be in the mesh: better no pod than one without protection.
     if (error instanceof HandfastError && (error.code === 'UNAVAILABLE' || error.code === 'OBJECT_INVALID'))

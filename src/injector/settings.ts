@@ -6,7 +6,8 @@ import { HandfastError, messageOf } from '../errors.ts';
 import { logLevels } from '../observe/log.ts';
 import { isAllowedImage } from './allowed-image.ts';
 import { type CaptureArguments, captureFlags } from './capture.ts';
-import { type InjectorConfig, isImageReference, MAX_WORKERS, type Resources, type sidecarKinds } from './config.ts';
+import { type InjectorConfig, identities, isImageReference, MAX_WORKERS, type Resources, type sidecarKinds } from './config.ts';
+import { IDENTITY } from './own-parts.ts';
 import { annotationsOf, type Pod } from './pod.ts';
 import { parseQuantity } from './quantity.ts';
 import { unsupportedAnnotations } from './unsupported-annotations.ts';
@@ -15,6 +16,7 @@ import { unsupportedAnnotations } from './unsupported-annotations.ts';
 export interface Settings {
   readonly image: string;
   readonly sidecar: (typeof sidecarKinds)[number];
+  readonly identity: (typeof identities)[number];
   readonly logLevel: (typeof logLevels)[number];
   readonly workers: number;
   readonly holdApplication: boolean;
@@ -62,6 +64,14 @@ export function readSettings(of: { pod: Pod; config: InjectorConfig; captureArgu
   const settings = {
     image,
     logLevel,
+    identity: value(IDENTITY, {
+      accepted:
+        config.inPod === undefined
+          ? 'agent (the injector has no inPod to let sidecars make their keys themselves)'
+          : identities.join(' or '),
+      parse: (text) => identities.find((identity) => identity === text && (identity === 'agent' || config.inPod !== undefined)),
+      preset: config.identity,
+    }),
     sidecar: truth('sidecar.istio.io/nativeSidecar', config.sidecar === 'native') ? ('native' as const) : ('classic' as const),
     workers: proxyConfig.concurrency ?? config.workers,
     holdApplication: proxyConfig.holdApplicationUntilProxyStarts ?? config.holdApplicationUntilProxyStarts,

@@ -7,7 +7,7 @@ import { PROBERS_VARIABLE, PROXY_ID, READINESS_PORT, SIDECAR_CONTAINER, STATUS_P
 import type { Container } from './pod.ts';
 import type { Probers } from './probes.ts';
 import type { Settings } from './settings.ts';
-import { AGENT_SOCKET, NO_API_MOUNT, sidecarVolumes, TOKEN_FILE } from './volumes.ts';
+import { AGENT_SOCKET, NO_API_MOUNT, ROOTS_FILE, STATE_DIRECTORY, sidecarVolumes, TOKEN_FILE } from './volumes.ts';
 
 interface Made {
   readonly settings: Settings;
@@ -27,7 +27,7 @@ export function sidecarContainer(made: Made): Container {
     image: settings.image,
     imagePullPolicy: config.imagePullPolicy,
     ...(settings.sidecar === 'native' ? { restartPolicy: 'Always' } : {}),
-    args: argsOf(settings).map(literal),
+    args: argsOf(settings, config).map(literal),
     env: envOf(made.probers),
     ports: [
       { name: 'hf-tunnel', containerPort: TUNNEL_PORT, protocol: 'TCP' },
@@ -47,15 +47,27 @@ export function sidecarContainer(made: Made): Container {
       capabilities: { drop: ['ALL'] },
       seccompProfile: { type: 'RuntimeDefault' },
     },
-    volumeMounts: [...sidecarVolumes(config).map(({ volume, mount }) => ({ name: volume.name, ...mount })), NO_API_MOUNT],
+    volumeMounts: [
+      ...sidecarVolumes(config, settings.identity).map(({ volume, mount }) => ({ name: volume.name, ...mount })),
+      NO_API_MOUNT,
+    ],
   };
 }
 
-function argsOf(settings: Settings): string[] {
+function argsOf(settings: Settings, { inPod }: InjectorConfig): string[] {
   return [
     'proxy',
     `--agent=${AGENT_SOCKET}`,
     `--token-file=${TOKEN_FILE}`,
+    ...(settings.identity === 'in-pod' && inPod !== undefined
+      ? [
+          `--ca=${inPod.ca}`,
+          `--control=${inPod.control.join(',')}`,
+          `--trust-domain=${inPod.trustDomain}`,
+          `--trust-bundle=${ROOTS_FILE}`,
+          `--state=${STATE_DIRECTORY}`,
+        ]
+      : []),
     `--log-level=${settings.logLevel}`,
     ...(settings.workers > 1 ? [`--workers=${settings.workers}`] : []),
   ];

@@ -1,6 +1,8 @@
 // The volumes of our containers: the sidecar's token, its way to its certificates, and an empty one. Nobody else mounts them.
 
 import type { InjectorConfig } from './config.ts';
+import { ROOTS } from './own-parts.ts';
+import type { Settings } from './settings.ts';
 
 const TOKEN_DIRECTORY = '/var/run/secrets/tokens';
 const TOKEN = 'handfast-token';
@@ -12,6 +14,10 @@ export const NO_API_MOUNT = { name: NO_API, mountPath: '/var/run/secrets/kuberne
 
 export const TOKEN_FILE = `${TOKEN_DIRECTORY}/${TOKEN}`;
 export const AGENT_SOCKET = `unix:${RUN_DIRECTORY}/agent.sock`;
+const ROOTS_DIRECTORY = '/var/run/secrets/handfast/roots';
+export const ROOTS_FILE = `${ROOTS_DIRECTORY}/root.pem`;
+/** Of a sidecar without an agent: what it trusted last, over a restart of its container. */
+export const STATE_DIRECTORY = `${RUN_DIRECTORY}/state`;
 
 type Volume = { readonly name: string; readonly [source: string]: unknown };
 
@@ -20,7 +26,7 @@ interface Mounted {
   readonly mount: { readonly mountPath: string; readonly readOnly: boolean };
 }
 
-export function sidecarVolumes(config: InjectorConfig): readonly Mounted[] {
+export function sidecarVolumes(config: InjectorConfig, identity: Settings['identity']): readonly Mounted[] {
   const token = {
     volume: {
       name: TOKEN,
@@ -32,6 +38,7 @@ export function sidecarVolumes(config: InjectorConfig): readonly Mounted[] {
     },
     mount: { mountPath: TOKEN_DIRECTORY, readOnly: true },
   };
+  if (identity === 'in-pod') return [token, ROOTS_VOLUME, RUN_VOLUME];
   return [
     token,
     {
@@ -42,7 +49,26 @@ export function sidecarVolumes(config: InjectorConfig): readonly Mounted[] {
   ];
 }
 
+/** A file of the pod's own annotation: whoever may change that may change the pod. */
+const ROOTS_VOLUME: Mounted = {
+  volume: {
+    name: 'handfast-roots',
+    projected: {
+      sources: [{ downwardAPI: { items: [{ path: 'root.pem', fieldRef: { fieldPath: `metadata.annotations['${ROOTS}']` } }] } }],
+    },
+  },
+  mount: { mountPath: ROOTS_DIRECTORY, readOnly: true },
+};
+/** In memory: sockets, and no key. */
+const RUN_VOLUME: Mounted = {
+  volume: { name: 'handfast-run', emptyDir: { medium: 'Memory', sizeLimit: '4Mi' } },
+  mount: { mountPath: RUN_DIRECTORY, readOnly: false },
+};
+
 /** All that is put into a pod, in the order of the pod's volumes. In memory, so that it keeps no node from being drained. */
-export function ownVolumes(config: InjectorConfig): readonly Volume[] {
-  return [...sidecarVolumes(config).map(({ volume }) => volume), { name: NO_API, emptyDir: { medium: 'Memory', sizeLimit: '64Ki' } }];
+export function ownVolumes(config: InjectorConfig, identity: Settings['identity']): readonly Volume[] {
+  return [
+    ...sidecarVolumes(config, identity).map(({ volume }) => volume),
+    { name: NO_API, emptyDir: { medium: 'Memory', sizeLimit: '64Ki' } },
+  ];
 }

@@ -12,6 +12,21 @@ export const proxyFlags = {
     default: '/var/run/secrets/tokens/handfast-token',
     help: "the workload's token, read again when it changes",
   },
+  ca: {
+    kind: 'text',
+    value: 'HOST:PORT',
+    optional: true,
+    help: 'without a node agent: the CA itself, by tokens alone (the key is made here); --agent is then a socket of our own',
+  },
+  control: { kind: 'text', value: 'HOST:PORT[,HOST:PORT]', optional: true, help: '--ca only: control, all its replicas' },
+  'trust-bundle': { kind: 'text', value: 'FILE', optional: true, help: '--ca only: the roots to begin with, PEM' },
+  'trust-domain': { kind: 'text', value: 'NAME', default: 'cluster.local', help: '--ca only: the trust domain of every SPIFFE ID' },
+  state: {
+    kind: 'text',
+    value: 'DIR',
+    default: '/run/handfast/state',
+    help: '--ca only: what was trusted last, over restarts; in memory, and no key',
+  },
   sds: {
     kind: 'text',
     value: 'ADDRESS',

@@ -5,6 +5,8 @@ import { scriptArguments } from '../../../src/commands/iptables.ts';
 import { type InjectorConfig, parseInjectorConfig } from '../../../src/injector/config.ts';
 import { type Injection, injectPod } from '../../../src/injector/inject-pod.ts';
 
+/** No real ones: nothing is trusted by them here. */
+export const ROOTS = '-----BEGIN CERTIFICATE-----\nROOTS\n-----END CERTIFICATE-----\n';
 export const IMAGE = 'registry.example/handfast:1.2.3';
 
 const schema = z.strictObject({
@@ -27,6 +29,7 @@ export function injectIn(of: Partial<Circumstances> = {}): {
   const config = configOf(settings);
   return {
     namespace: preset,
-    inject: (pod, namespace = preset) => injectPod({ pod, namespace, namespaceLabels, config, captureArguments: scriptArguments }),
+    inject: (pod, namespace = preset) =>
+      injectPod({ pod, namespace, namespaceLabels, config, roots: ROOTS, captureArguments: scriptArguments }),
   };
 }
