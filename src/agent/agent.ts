@@ -18,6 +18,7 @@ import { Attestor } from './attestor.ts';
 import { addDiscoveryRelay } from './discovery-relay.ts';
 import { Ledgers } from './ledgers.ts';
 import { LivePeers } from './live-peers.ts';
+import { MeshIndex } from './mesh-index.ts';
 import { addReportService } from './report-service.ts';
 import { addSdsService } from './sds-server.ts';
 import { SdsStreams } from './sds-streams.ts';
@@ -78,11 +79,11 @@ export async function startAgent(options: AgentOptions): Promise<{ stop(): Promi
     const opener = new StreamSessions({ sessions, attestor, log, answerTimeoutMs: options.answerTimeoutMs, counts: options.streamCounts });
     const livePeers = new LivePeers();
     const ledgers = new Ledgers(now);
-    const cache = new ResourceCache();
+    const index = new MeshIndex(new ResourceCache());
 
     const server = newServer({ maxMessageBytes: MAX_REQUEST_BYTES, maxStreams: MAX_STREAMS });
     addSdsService(server, { opener, streams, log });
-    addDiscoveryRelay(server, { opener, cache, log });
+    addDiscoveryRelay(server, { opener, index, log });
     addReportService(server, { opener, livePeers, ledgers });
     const onRefused = (refusal: object) => log.warn(refusal, 'connection refused');
     const listener = await listenUnix({ server, path: options.socket, mode: 0o666, takeOver: true, onRefused });
@@ -115,9 +116,13 @@ export async function startAgent(options: AgentOptions): Promise<{ stop(): Promi
     node.followTrust((signal) => streams.taken(signal));
     const control = node.reach(options.control, { spiffeIds: [controlId(options.trustDomain).uri] });
     const toControl = { target: control, token: undefined, log, signal: stopping.signal };
-    const apply = (typeUrl: string, change: Parameters<typeof cache.apply>[1]) => cache.apply(typeUrl, change);
     const upstream = [
-      runDeltaAdsClient({ ...toControl, nodeId: 'agent', typeUrls: meshTypeUrls, apply }),
+      runDeltaAdsClient({
+        ...toControl,
+        nodeId: 'agent',
+        typeUrls: meshTypeUrls,
+        apply: (typeUrl, change) => index.apply(typeUrl, change),
+      }),
       runReportClient({ ...toControl, peers: () => livePeers.together.peers, truncated: () => livePeers.together.truncated }),
       runLedgerClient({ ...toControl, ledgers: () => ledgers.reported, onEndedTaken: (ledger) => ledgers.forget(ledger) }),
     ];

@@ -6,12 +6,11 @@ import { typeUrls } from '../discovery/type-urls.ts';
 import { encodeService, encodeTrafficPolicy, encodeWorkload } from '../discovery/workload-codec.ts';
 import type { Log } from '../observe/log.ts';
 import type { Authorization } from '../policy/authorization.ts';
-import type { TrafficPolicy, Workload } from '../policy/model.ts';
+import { podUid, type TrafficPolicy, type Workload } from '../policy/model.ts';
 import type { Snapshot } from '../snapshot.ts';
 import type { EffectiveObjects } from './objects/mesh-objects.ts';
 import { isCalledInPlaintext, plaintextHosts, ToldInPlaintext } from './plaintext-clients.ts';
 import { type Changed, MeshResolver, type ResolvedChange } from './resolve/mesh-resolver.ts';
-import { podUid } from './resolve/resolve-workloads.ts';
 import { StagedSwitches, type StageTimes, stageTimes } from './staged-switches.ts';
 
 export interface ControllerOptions {

@@ -44,13 +44,13 @@ export class StreamOrder {
   }
 
   /** The type that may have waited for this one. */
-  otherOf(typeUrl: string): string | undefined {
-    const { named, naming } = this.#options.rule;
-    return typeUrl === named ? naming : typeUrl === naming ? named : undefined;
+  waitingFor(typeUrl: string): string | undefined {
+    const { naming, first } = this.#options.rule;
+    return typeUrl === first ? naming : this.#otherOf(typeUrl);
   }
 
   subscribed(typeUrl: string): void {
-    const other = this.otherOf(typeUrl);
+    const other = this.#otherOf(typeUrl);
     if (other === undefined) return;
     if (this.#options.subscriptions.has(other)) this.#stopWaiting();
     else if (this.#bothAwaited)
@@ -69,6 +69,7 @@ export class StreamOrder {
   admits(typeUrl: string): boolean {
     const { rule, view, subscriptions } = this.#options;
     if (typeUrl !== rule.naming) return true;
+    if (this.#isFirstToSay()) return false;
     const named = subscriptions.get(rule.named);
     if (named === undefined) return !this.#bothAwaited;
     const resources = view.resources(rule.named);
@@ -122,6 +123,22 @@ export class StreamOrder {
 
   end(): void {
     clearTimeout(this.#timer);
+  }
+
+  #otherOf(typeUrl: string): string | undefined {
+    const { named, naming } = this.#options.rule;
+    return typeUrl === named ? naming : typeUrl === naming ? named : undefined;
+  }
+
+  /** There is something of the first type that has not been sent. */
+  #isFirstToSay(): boolean {
+    const { rule, view, subscriptions } = this.#options;
+    if (rule.first === undefined) return false;
+    const [subscription, resources] = [subscriptions.get(rule.first), view.resources(rule.first)];
+    if (subscription === undefined || resources === undefined) return false;
+    const { initial, refused, unanswered } = subscription;
+    const isToSay = ([name, { version }]: NamedResource) => refused.get(name) !== version && unanswered?.versions.get(name) !== version;
+    return initial || differenceOf(subscription, resources).missing.some(isToSay);
   }
 
   #stopWaiting(): void {

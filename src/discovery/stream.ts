@@ -20,6 +20,7 @@ export interface StreamOptions<Request, Response> {
   readonly token: Snapshot<string> | undefined;
   readonly onOpen: (send: (request: Request) => void) => void;
   readonly onMessage: (response: Response, send: (request: Request) => void) => void;
+  readonly onClose?: () => void;
   readonly log: DiscoveryLog;
   readonly signal: AbortSignal;
 }
@@ -58,6 +59,7 @@ function runOnce<Request, Response>(options: StreamOptions<Request, Response>): 
       unsubscribe?.();
       signal.removeEventListener('abort', onAbort);
       call.cancel();
+      options.onClose?.();
       resolve({ reason, heard });
     };
     const onAbort = () => finish('stopped');
