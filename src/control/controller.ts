@@ -68,7 +68,7 @@ export function startController({ effective, cache, trustDomain, stages, log, si
   return { isInForce: (pod) => !staged.isOnItsWay(podUid(pod)) };
 }
 
-/** In an order in which nobody is without an authorization on the way: what widens goes before the workloads that name it or no longer do, what narrows after. */
+/** In an order in which nobody is without an authorization on the way: what widens goes before the workloads that name it or no longer do, what narrows after; and no workload without its policy. */
 function publish(cache: ResourceCache, { workloads, services, policies, authorizations }: ResolvedChange): void {
   const known = cache.resources(typeUrls.authorization);
   const goesFirst = (policy: Authorization, key: string) => policy.scope !== 'WORKLOAD_SELECTOR' || known?.has(key) !== true;
@@ -78,9 +78,10 @@ function publish(cache: ResourceCache, { workloads, services, policies, authoriz
       cache.apply(typeUrl, { upserts: encoded(upserts, encode), removed });
   };
   apply(typeUrls.authorization, { upserts: first, removed: [] }, encodeAuthorization);
+  apply(typeUrls.trafficPolicy, { upserts: policies.upserts, removed: [] }, encodeTrafficPolicy);
   const addresses = new Map([...encoded(workloads.upserts, encodeWorkload), ...encoded(services.upserts, encodeService)]);
   apply(typeUrls.address, { upserts: addresses, removed: [...workloads.removed, ...services.removed] }, (bytes) => bytes);
-  apply(typeUrls.trafficPolicy, policies, encodeTrafficPolicy);
+  apply(typeUrls.trafficPolicy, { upserts: new Map(), removed: policies.removed }, encodeTrafficPolicy);
   apply(typeUrls.authorization, { upserts: last, removed: authorizations.removed }, encodeAuthorization);
 }
 

@@ -62,11 +62,10 @@ export function serveDeltaStream(call: DeltaStream, options: DeltaServerOptions)
   });
   const order = new StreamOrder({ rule: options.order ?? meshOrder, view, subscriptions, push: (typeUrl) => speak(typeUrl), peer, log });
 
-  /** Says what is to be said of the type, and then of the one that may have waited for it. */
+  /** Says what is to be said of the type, and then of those that may have waited for it. */
   const speak = (typeUrl: string, why?: Cause) => {
     push(typeUrl, why ?? subscriptions.get(typeUrl)?.missed ?? 'request');
-    const other = order.waitingFor(typeUrl);
-    if (other !== undefined) push(other, subscriptions.get(other)?.missed ?? 'request');
+    for (const other of order.waitingFor(typeUrl)) push(other, subscriptions.get(other)?.missed ?? 'request');
   };
 
   const push = (typeUrl: string, why: Cause) => {

@@ -140,8 +140,10 @@ export function differenceOf({ names, held, refused, touched }: Subscription, re
 /** The names that differ and were not sent now, because they were refused or have to wait, are looked at again the next time. */
 export function keepTouched(subscription: Subscription, difference: Difference, sent: Difference): void {
   const said = new Set([...sent.missing.map(([name]) => name), ...sent.removed]);
-  const differing = [...difference.missing.map(([name]) => name), ...difference.removed];
-  subscription.touched = new Set(differing.filter((name) => !said.has(name)));
+  const differing = new Set([...difference.missing.map(([name]) => name), ...difference.removed]);
+  // Back at what the client holds: whatever comes next of it is news, also if it was refused before.
+  for (const name of subscription.touched ?? [...subscription.refused.keys()]) if (!differing.has(name)) subscription.refused.delete(name);
+  subscription.touched = new Set([...differing].filter((name) => !said.has(name)));
 }
 
 function tooManyNames(): Error {

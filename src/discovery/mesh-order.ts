@@ -7,12 +7,12 @@ import { typeUrls } from './type-urls.ts';
 
 /**
  * Two types, of which `naming`'s resources may name `named`'s, and a third. What is new, or holds without being named, goes out before those that may name it or name it no longer; what is to hold
- * from now on only for those that name it, and what is gone, after them. What `first` has to say is said before anything of `naming`'s.
+ * from now on only for those that name it, and what is gone, after them. What `first` has
+ * to say of those of `naming` that it has its names from is said before they are, and taken back after them.
  */
 export interface TypeOrder {
   readonly named: string;
   readonly naming: string;
-  /** Waits for nobody. */
   readonly first?: string;
   /** Whether it holds only for those that name it. */
   readonly onlyByName: (resource: VersionedResource) => boolean;

@@ -43,10 +43,11 @@ export class StreamOrder {
     this.#options = options;
   }
 
-  /** The type that may have waited for this one. */
-  waitingFor(typeUrl: string): string | undefined {
-    const { naming, first } = this.#options.rule;
-    return typeUrl === first ? naming : this.#otherOf(typeUrl);
+  /** The types that may have waited for this one. */
+  waitingFor(typeUrl: string): readonly string[] {
+    const { named, naming, first = naming } = this.#options.rule;
+    if (typeUrl === naming) return [named, first];
+    return typeUrl === named || typeUrl === first ? [naming] : [];
   }
 
   subscribed(typeUrl: string): void {
@@ -93,6 +94,10 @@ export class StreamOrder {
   /** Of a difference, what may be said now. */
   sayable(typeUrl: string, { missing, removed }: Difference): Difference {
     const { rule, subscriptions } = this.#options;
+    if (typeUrl === rule.first) {
+      const there = subscriptions.get(rule.naming)?.held;
+      return { missing, removed: removed.filter((name) => there?.has(name) !== true) };
+    }
     if (typeUrl !== rule.named) return { missing, removed };
     const held = subscriptions.get(typeUrl)?.held;
     const [taken, answered] = [this.#hasCaughtUp(this.#taken), this.#hasCaughtUp(this.#answered)];
@@ -138,7 +143,9 @@ export class StreamOrder {
     if (subscription === undefined || resources === undefined) return false;
     const { initial, refused, unanswered } = subscription;
     const isToSay = ([name, { version }]: NamedResource) => refused.get(name) !== version && unanswered?.versions.get(name) !== version;
-    return initial || differenceOf(subscription, resources).missing.some(isToSay);
+    // The word that it is gone is under way, and it is there again.
+    const isTakenBack = unanswered?.removed.some((name) => resources.has(name)) === true;
+    return initial || isTakenBack || differenceOf(subscription, resources).missing.some(isToSay);
   }
 
   #stopWaiting(): void {
