@@ -14,9 +14,11 @@ import { serveOperators } from '../wire/operator-server.ts';
 import { Attestor } from './attestor.ts';
 import { followControls, inTurns } from './controls.ts';
 import { addDiscoveryRelay } from './discovery-relay.ts';
+import { HeldPolicies } from './held-policies.ts';
 import { followIstiod } from './istiod.ts';
 import { Ledgers } from './ledgers.ts';
 import { LivePeers } from './live-peers.ts';
+import { MeshIndex } from './mesh-index.ts';
 import { followOwnIdentity } from './own-identity.ts';
 import { addReportService } from './report-service.ts';
 import { addSdsService } from './sds-server.ts';
@@ -40,7 +42,7 @@ export interface AgentOptions extends MeshNodeOptions {
   /** gRPC addresses of control: of all its replicas, where there are several. */
   readonly controls: readonly string[];
   /** They are istiods: known by a DNS name, and told who asks by the token in this file. */
-  readonly istiod?: { readonly tokenFile: string; readonly serverName: string | undefined } | undefined;
+  readonly istiod?: { readonly tokenFile: string; readonly serverName: string | undefined; readonly clusterId: string } | undefined;
   /** It is alone with one workload, in its pod: this file has that workload's token. Its sidecar follows control itself. */
   readonly inPod?: { readonly tokenFile: string } | undefined;
   readonly rotateEveryMs: number | undefined;
@@ -88,11 +90,12 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     const opener = new StreamSessions({ sessions, attestor, log, answerTimeoutMs: options.answerTimeoutMs, counts: options.streamCounts });
     const livePeers = new LivePeers();
     const ledgers = new Ledgers(now);
-    const cache = new ResourceCache();
+    const held = new HeldPolicies();
+    const index = new MeshIndex(new ResourceCache());
 
     const server = newServer({ maxMessageBytes: MAX_REQUEST_BYTES, maxStreams: MAX_STREAMS });
     addSdsService(server, { opener, streams, log });
-    if (options.inPod === undefined) addDiscoveryRelay(server, { opener, cache, log });
+    if (options.inPod === undefined) addDiscoveryRelay(server, { opener, index, held, log });
     addReportService(server, { opener, livePeers, ledgers });
     const onRefused = (refusal: object) => log.warn(refusal, 'connection refused');
     const listener = await listenUnix({ server, path: options.socket, mode: 0o666, takeOver: true, onRefused });
@@ -126,7 +129,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     }
 
     node.followTrust((signal) => streams.taken(signal));
-    const upstream = await followUpstream(options, { node, cache, livePeers, ledgers, signal: stopping.signal });
+    const upstream = await followUpstream(options, { node, index, livePeers, held, ledgers, signal: stopping.signal });
     running.push(async () => {
       stopping.abort();
       await upstream.ended;
@@ -143,19 +146,19 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
 /** Whoever knows the mesh: control, or istiod in its place. */
 async function followUpstream(
   { controls, istiod, inPod, trustDomain, log }: AgentOptions,
-  of: { node: MeshNode; cache: ResourceCache; livePeers: LivePeers; ledgers: Ledgers; signal: AbortSignal },
+  of: { node: MeshNode; index: MeshIndex; livePeers: LivePeers; held: HeldPolicies; ledgers: Ledgers; signal: AbortSignal },
 ): Promise<{ control: () => GrpcTarget; ended: Promise<void> }> {
-  const { node, cache, ...rest } = of;
+  const { node, index, ...rest } = of;
   if (istiod === undefined) {
     const targets = controls.map((address) => node.reach(address, { spiffeIds: [controlId(trustDomain).uri] }));
-    const ended = followControls({ ...rest, cache: inPod === undefined ? cache : undefined, controls: targets, log });
+    const ended = followControls({ ...rest, mesh: inPod === undefined ? index : undefined, controls: targets, log });
     return { control: inTurns(targets), ended };
   }
   const token = new TokenFile(istiod.tokenFile);
   await token.start(of.signal);
   const targets = controls.map((address) => node.reach(address, { dnsName: istiod.serverName ?? address.replace(/:\d+$/, '') }));
   const control = inTurns(targets);
-  return { control, ended: followIstiod({ ...rest, cache, target: control, token: token.value, log }) };
+  return { control, ended: followIstiod({ ...rest, mesh: index, clusterId: istiod.clusterId, target: control, token: token.value, log }) };
 }
 
 /** Istio's CA has no word for its bundle but the root at the end of each answer; ours publishes it. */

@@ -4,9 +4,10 @@ import { runDeltaAdsClient } from '../discovery/delta-ads-client.ts';
 import { type ReportedLedger, runLedgerClient } from '../discovery/ledger-client.ts';
 import { meshTypeUrls } from '../discovery/mesh-source.ts';
 import { runReportClient } from '../discovery/report-client.ts';
-import type { ResourceCache } from '../discovery/resource-cache.ts';
+import type { ResourceChange } from '../discovery/resource-cache.ts';
 import type { Log } from '../observe/log.ts';
 import type { GrpcTarget } from '../wire/grpc-target.ts';
+import type { HeldPolicies } from './held-policies.ts';
 import type { Ledgers } from './ledgers.ts';
 import type { LivePeers } from './live-peers.ts';
 
@@ -14,15 +15,16 @@ export interface ControlsOptions {
   /** At least one. */
   readonly controls: readonly GrpcTarget[];
   /** Takes what is followed; without it nothing is, and control is only told what happens. */
-  readonly cache: ResourceCache | undefined;
+  readonly mesh: { apply(typeUrl: string, change: ResourceChange): void } | undefined;
   readonly livePeers: LivePeers;
+  readonly held: HeldPolicies;
   readonly ledgers: Ledgers;
   readonly log: Log;
   readonly signal: AbortSignal;
 }
 
 /** Runs until the signal aborts. */
-export async function followControls({ controls, cache, livePeers, ledgers, log, signal }: ControlsOptions): Promise<void> {
+export async function followControls({ controls, mesh, livePeers, held, ledgers, log, signal }: ControlsOptions): Promise<void> {
   const told = new ToldControls({
     controls: controls.length,
     ended: () => ledgers.reported.filter(({ ended }) => ended),
@@ -30,17 +32,23 @@ export async function followControls({ controls, cache, livePeers, ledgers, log,
   });
   const common = { token: undefined, log, signal };
   await Promise.all([
-    cache === undefined
+    mesh === undefined
       ? undefined
       : runDeltaAdsClient({
           ...common,
           target: inTurns(controls),
           nodeId: 'agent',
           typeUrls: meshTypeUrls,
-          apply: (typeUrl, change) => cache.apply(typeUrl, change),
+          apply: (typeUrl, change) => mesh.apply(typeUrl, change),
         }),
     ...controls.flatMap((target, index) => [
-      runReportClient({ ...common, target, peers: () => livePeers.together.peers, truncated: () => livePeers.together.truncated }),
+      runReportClient({
+        ...common,
+        target,
+        peers: () => livePeers.together.peers,
+        truncated: () => livePeers.together.truncated,
+        held: () => held.all,
+      }),
       runLedgerClient({
         ...common,
         target,

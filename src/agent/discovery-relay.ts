@@ -1,19 +1,36 @@
-// Delta ADS on the agent's socket, from what control sent: proxies that prove themselves get it, also while control is away.
+// Delta ADS on the agent's socket, from what control sent: proxies that prove themselves get what they ask for, also while control is away.
 
 import type { Server } from '@grpc/grpc-js';
 import { type DeltaStream, serveDeltaStream } from '../discovery/delta-server.ts';
-import type { ResourceCache } from '../discovery/resource-cache.ts';
 import type { Log } from '../observe/log.ts';
+import type { Rate } from '../rate-limit.ts';
 import { type AggregatedDiscoveryServiceServer, AggregatedDiscoveryServiceService } from '../wire/gen/envoy/service/discovery/v3/ads.ts';
+import type { DeltaDiscoveryRequest } from '../wire/gen/envoy/service/discovery/v3/discovery.ts';
+import { AddressView } from './address-view.ts';
+import { type HeldPolicies, TakenByStream } from './held-policies.ts';
+import type { MeshIndex } from './mesh-index.ts';
+import { NameBudget } from './name-budget.ts';
 import { requestLimit } from './request-limit.ts';
 import type { StreamSessions } from './stream-session.ts';
 
-export function addDiscoveryRelay(server: Server, deps: { opener: StreamSessions; cache: ResourceCache; log: Log }): void {
+/** A sidecar asks some 25 times a second at most, and answers what it is told; a mesh may change often. */
+const REQUESTS: Rate = { burst: 400, perSecond: 200 };
+
+export function addDiscoveryRelay(server: Server, deps: { opener: StreamSessions; index: MeshIndex; held: HeldPolicies; log: Log }): void {
+  const budget = new NameBudget();
   const service: AggregatedDiscoveryServiceServer = {
     deltaAggregatedResources: (call: DeltaStream) =>
       deps.opener.open(call, ({ identity, rules }) => {
-        serveDeltaStream(call, { ...rules, view: deps.cache, peer: identity.svid.id.uri, log: deps.log, admit: requestLimit() });
-        return () => undefined;
+        const view = new AddressView(deps.index, budget);
+        const { uri } = identity.svid.id;
+        const held = new TakenByStream(uri);
+        const limit = requestLimit(REQUESTS);
+        const admit = (request: DeltaDiscoveryRequest) => {
+          limit();
+          held.hear(request);
+        };
+        serveDeltaStream(call, { ...rules, view, peer: uri, log: deps.log, admit, answers: held });
+        return deps.held.follow(held);
       }),
   };
   server.addService(AggregatedDiscoveryServiceService, service);

@@ -1,35 +1,58 @@
 // What each sidecar of this node has confirmed of its own pod's policies, for those who have written them.
 
 import { ownPoliciesDigest } from '../discovery/own-policies.ts';
+import type { StreamAnswers } from '../discovery/resource-view.ts';
 import { typeUrls } from '../discovery/type-urls.ts';
+import { podUid } from '../policy/model.ts';
 import { parseSpiffeId, workloadOf } from '../spiffe/spiffe-id.ts';
 import type { HeldPolicies as Held } from '../wire/gen/handfast/report/v1/report.ts';
 
-/** What one stream of a sidecar has taken, by type, name and version. */
-export interface TakenPolicies {
-  /** `namespace/name`, by the sidecar's word. */
-  readonly pod: string;
+/** The sidecar's own word for itself, as its streams begin with it. */
+const SIDECAR_NODE = /^sidecar~([a-z0-9-]{1,63})~([a-z0-9.-]{1,253})$/;
+const NOTHING: ReadonlyMap<string, string> = new Map();
+
+/** One stream of a sidecar: who it says it is, and what it has taken. */
+export class TakenByStream implements StreamAnswers {
   /** SPIFFE ID that it has proven. */
-  readonly reporter: string;
-  taken(typeUrl: string): ReadonlyMap<string, string>;
+  readonly #reporter: string;
+  readonly #held = new Map<string, ReadonlyMap<string, string>>();
+  #pod: string | undefined;
+
+  constructor(reporter: string) {
+    this.#reporter = reporter;
+  }
+
+  hear({ node }: { readonly node?: { readonly id: string } | undefined }): void {
+    const [, namespace, name] = SIDECAR_NODE.exec(node?.id ?? '') ?? [];
+    // Its word, believed within its own namespace alone.
+    if (namespace !== undefined && namespace === workloadOf(parseSpiffeId(this.#reporter))?.namespace) this.#pod ??= `${namespace}/${name}`;
+  }
+
+  settled({ typeUrl, held }: { typeUrl: string; held: ReadonlyMap<string, string> }): void {
+    this.#held.set(typeUrl, held);
+  }
+
+  /** Undefined while it is nobody's, or has no policy yet. */
+  get taken(): Held | undefined {
+    const pod = this.#pod;
+    const policies = this.#held.get(typeUrls.trafficPolicy) ?? NOTHING;
+    const trafficPolicy = pod === undefined ? undefined : policies.get(podUid(pod));
+    if (pod === undefined || trafficPolicy === undefined) return undefined;
+    const digest = ownPoliciesDigest({ trafficPolicy, authorizations: this.#held.get(typeUrls.authorization) ?? NOTHING });
+    return { pod, reporter: this.#reporter, digest };
+  }
 }
 
 export class HeldPolicies {
-  readonly #streams = new Set<TakenPolicies>();
+  readonly #streams = new Set<TakenByStream>();
 
   /** Until the returned function is called. */
-  follow(stream: TakenPolicies): () => void {
+  follow(stream: TakenByStream): () => void {
     this.#streams.add(stream);
     return () => this.#streams.delete(stream);
   }
 
-  /** Of those whose pod is in their own namespace, and that have a policy for it. */
   get all(): readonly Held[] {
-    return [...this.#streams].flatMap(({ pod, reporter, taken }) => {
-      const [namespace] = pod.split('/');
-      const trafficPolicy = [...taken(typeUrls.trafficPolicy)].find(([name]) => name.endsWith(`//Pod/${pod}`))?.[1];
-      if (trafficPolicy === undefined || workloadOf(parseSpiffeId(reporter))?.namespace !== namespace) return [];
-      return [{ pod, reporter, digest: ownPoliciesDigest({ trafficPolicy, authorizations: taken(typeUrls.authorization) }) }];
-    });
+    return [...this.#streams].flatMap(({ taken }) => taken ?? []);
   }
 }

@@ -1,6 +1,6 @@
 // handfast agent: the node agent alone.
 
-import { startAgent } from '../agent/agent.ts';
+import { type AgentOptions, startAgent } from '../agent/agent.ts';
 import { HandfastError } from '../errors.ts';
 import { type FlagValues, parseFlags } from '../flags.ts';
 import { openLog } from '../observe/log.ts';
@@ -46,6 +46,12 @@ const flags = {
     optional: true,
     help: "--control-kind istio: the name in istiod's certificate (default: the host of --control)",
   },
+  'cluster-id': {
+    kind: 'text',
+    value: 'NAME',
+    default: 'Kubernetes',
+    help: '--control-kind istio: what istiod calls the cluster that our pods are in (its CLUSTER_ID)',
+  },
   state: {
     kind: 'text',
     value: 'DIR',
@@ -88,9 +94,9 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
   }
 }
 
-function istiodOf(config: FlagValues<typeof flags>): { tokenFile: string; serverName: string | undefined } | undefined {
+function istiodOf(config: FlagValues<typeof flags>): AgentOptions['istiod'] {
   const { 'control-kind': kind, 'control-token-file': tokenFile, 'control-server-name': serverName } = config;
-  if (kind === 'istio' && tokenFile !== undefined) return { tokenFile, serverName };
+  if (kind === 'istio' && tokenFile !== undefined) return { tokenFile, serverName, clusterId: config['cluster-id'] };
   if (kind === 'istio')
     throw new HandfastError('CONFIG_INVALID', '--control-kind istio needs --control-token-file: istiod serves nobody without a token');
   if (tokenFile !== undefined || serverName !== undefined)

@@ -3,10 +3,12 @@
 import { runDeltaAdsClient } from '../discovery/delta-ads-client.ts';
 import { watchExpiry } from '../discovery/expiry-watchdog.ts';
 import { runIdentityStreams } from '../discovery/identity-streams.ts';
+import { Interests } from '../discovery/interests.ts';
 import { runLedgerClient } from '../discovery/ledger-client.ts';
-import { MeshSource, meshTypeUrls } from '../discovery/mesh-source.ts';
+import { MeshSource } from '../discovery/mesh-source.ts';
 import { runReportClient } from '../discovery/report-client.ts';
 import type { ResourceChange } from '../discovery/resource-cache.ts';
+import { sidecarSubscriptions } from '../discovery/sidecar-subscriptions.ts';
 import { TokenFile } from '../discovery/token-file.ts';
 import { originalDestination } from '../net/original-destination.ts';
 import { returnMemory } from '../net/return-memory.ts';
@@ -14,6 +16,7 @@ import { Ledger, type SightingSink } from '../observe/ledger.ts';
 import { type LogSink, openLog } from '../observe/log.ts';
 import { TrafficCounters } from '../observe/metrics-traffic.ts';
 import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
+import { podUid } from '../policy/model.ts';
 import { type ProxyConfig, parseProxyConfig } from '../proxy/config.ts';
 import { Sidecar, type SidecarOptions, type SidecarPorts } from '../proxy/sidecar.ts';
 import type { ConnectionTracker } from '../proxy/tracker.ts';
@@ -46,13 +49,16 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
   const traffic = new TrafficCounters(ledger);
   const quit = new AbortController();
   let inPod: InPodAgent | undefined;
+  const pod = `${config['pod-namespace']}/${config['pod-name']}`;
+  const self = podUid(pod);
+  const interests = new Interests({ self, log, signal: discovery.signal });
   try {
     await token.start(discovery.signal);
     await sdsToken?.start(discovery.signal);
     inPod = await startInPodAgent(config, { log, now });
     const watchdog = watchExpiry({ identity, log, now, signal: discovery.signal });
     const warnings = () => [watchdog.warning() ?? [], outdated(revocations.current, now())].flat();
-    const serving = await serve(config, { identity, revocations, sightings: traffic, log: sink, now, warnings });
+    const serving = await serve(config, { identity, revocations, interests, sightings: traffic, log: sink, now, warnings });
     const status = await openStatusPort(config, {
       ...{ identity, revocations, ledger, traffic, probes, log, now },
       standing: { missing: () => serving.missing(), warnings },
@@ -61,16 +67,12 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
       await serving.stop();
       throw error;
     });
-    log.info(
-      { ports: { ...serving.ports, status: status.port }, pod: `${config['pod-namespace']}/${config['pod-name']}`, agent: config.agent },
-      'sidecar listening',
-    );
+    log.info({ ports: { ...serving.ports, status: status.port }, pod, agent: config.agent }, 'sidecar listening');
     returnMemory(discovery.signal);
     const toAgent = { target: unixTarget(config.agent), token: token.value, log, signal: discovery.signal };
     // Control knows the sidecar by its certificate.
     const toControl = inPod === undefined ? {} : { target: inPod.discovery, token: undefined };
     const nodeId = `sidecar~${config['pod-namespace']}~${config['pod-name']}`;
-    const pod = `${config['pod-namespace']}/${config['pod-name']}`;
     const toSds = {
       ...toAgent,
       token: config.sds === undefined ? token.value : sdsToken?.value,
@@ -82,8 +84,8 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
       runDeltaAdsClient({
         ...toAgent,
         ...toControl,
+        ...sidecarSubscriptions(self, interests),
         nodeId,
-        typeUrls: meshTypeUrls,
         apply: (typeUrl, change) => serving.apply(typeUrl, change),
       }),
       runReportClient({ ...toAgent, peers: () => serving.livePeers().map((peer) => ({ pod, ...peer })) }),
@@ -121,7 +123,7 @@ interface Serving {
   stop(): Promise<void>;
 }
 
-interface Shared extends Pick<SidecarOptions, 'identity' | 'revocations' | 'now'> {
+interface Shared extends Pick<SidecarOptions, 'identity' | 'revocations' | 'interests' | 'now'> {
   readonly sightings: SightingSink;
   readonly log: LogSink;
   readonly warnings: () => readonly string[];

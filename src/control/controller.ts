@@ -6,13 +6,12 @@ import { typeUrls } from '../discovery/type-urls.ts';
 import { encodeService, encodeTrafficPolicy, encodeWorkload } from '../discovery/workload-codec.ts';
 import type { Log } from '../observe/log.ts';
 import type { Authorization } from '../policy/authorization.ts';
-import type { TrafficPolicy, Workload } from '../policy/model.ts';
+import { podUid, type TrafficPolicy, type Workload } from '../policy/model.ts';
 import type { Snapshot } from '../snapshot.ts';
 import { ExpectedPolicies } from './expected-policies.ts';
 import type { EffectiveObjects } from './objects/mesh-objects.ts';
 import { isCalledInPlaintext, plaintextHosts, ToldInPlaintext } from './plaintext-clients.ts';
 import { type Changed, MeshResolver, type ResolvedChange } from './resolve/mesh-resolver.ts';
-import { podUid } from './resolve/resolve-workloads.ts';
 import { StagedSwitches, type StageTimes, stageTimes } from './staged-switches.ts';
 
 export interface ControllerOptions {
@@ -74,7 +73,7 @@ export function startController({ effective, cache, trustDomain, stages, log, si
   return { isInForce: (pod) => !staged.isOnItsWay(podUid(pod)), expectedDigest: (pod) => expected.digestFor(pod) };
 }
 
-/** In an order in which nobody is without an authorization on the way: what widens goes before the workloads that name it or no longer do, what narrows after. */
+/** In an order in which nobody is without an authorization on the way: what widens goes before the workloads that name it or no longer do, what narrows after; and no workload without its policy. */
 function publish(cache: ResourceCache, { workloads, services, policies, authorizations }: ResolvedChange): void {
   const known = cache.resources(typeUrls.authorization);
   const goesFirst = (policy: Authorization, key: string) => policy.scope !== 'WORKLOAD_SELECTOR' || known?.has(key) !== true;
@@ -84,9 +83,10 @@ function publish(cache: ResourceCache, { workloads, services, policies, authoriz
       cache.apply(typeUrl, { upserts: encoded(upserts, encode), removed });
   };
   apply(typeUrls.authorization, { upserts: first, removed: [] }, encodeAuthorization);
+  apply(typeUrls.trafficPolicy, { upserts: policies.upserts, removed: [] }, encodeTrafficPolicy);
   const addresses = new Map([...encoded(workloads.upserts, encodeWorkload), ...encoded(services.upserts, encodeService)]);
   apply(typeUrls.address, { upserts: addresses, removed: [...workloads.removed, ...services.removed] }, (bytes) => bytes);
-  apply(typeUrls.trafficPolicy, policies, encodeTrafficPolicy);
+  apply(typeUrls.trafficPolicy, { upserts: new Map(), removed: policies.removed }, encodeTrafficPolicy);
   apply(typeUrls.authorization, { upserts: last, removed: authorizations.removed }, encodeAuthorization);
 }
 

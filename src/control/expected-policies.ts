@@ -3,9 +3,8 @@
 import { ownPoliciesDigest } from '../discovery/own-policies.ts';
 import type { ResourceCache } from '../discovery/resource-cache.ts';
 import { typeUrls } from '../discovery/type-urls.ts';
-import type { Workload } from '../policy/model.ts';
+import { podUid, type Workload } from '../policy/model.ts';
 import type { ResolvedChange } from './resolve/mesh-resolver.ts';
-import { podUid } from './resolve/resolve-workloads.ts';
 
 export class ExpectedPolicies {
   readonly #cache: ResourceCache;

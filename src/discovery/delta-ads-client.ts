@@ -1,10 +1,10 @@
-// Registry and policy over delta ADS: everything of each type, from the agent to the sidecar and from control to the agent.
+// Registry and policy over delta ADS: everything of each type from control to the agent, and what a sidecar asks for from there.
 
 import type { Snapshot } from '../snapshot.ts';
 import { AggregatedDiscoveryServiceClient } from '../wire/gen/envoy/service/discovery/v3/ads.ts';
 import { registryChannelOptions } from '../wire/grpc.ts';
 import { type GrpcTarget, openStream } from '../wire/grpc-target.ts';
-import { runDeltaClient } from './delta-client.ts';
+import { type DeltaClientOptions, runDeltaClient } from './delta-client.ts';
 import type { ResourceChange } from './resource-cache.ts';
 import type { DiscoveryLog } from './stream.ts';
 
@@ -14,6 +14,8 @@ export interface DeltaAdsClientOptions {
   readonly nodeId: string;
   readonly token: Snapshot<string> | undefined;
   readonly typeUrls: readonly string[];
+  /** Of types of which not everything is asked for. */
+  readonly names?: DeltaClientOptions['subscriptions'];
   /** Throws to refuse a response; nothing of it may be in force then. */
   readonly apply: (typeUrl: string, change: ResourceChange) => void;
   readonly log: DiscoveryLog;
@@ -32,6 +34,6 @@ export function runDeltaAdsClient(options: DeltaAdsClientOptions): Promise<void>
         { target: typeof target === 'function' ? target() : target, options: registryChannelOptions },
         (client) => client.deltaAggregatedResources(metadata),
       ),
-    subscriptions: new Map(options.typeUrls.map((typeUrl) => [typeUrl, []])),
+    subscriptions: new Map(options.typeUrls.map((typeUrl) => [typeUrl, options.names?.get(typeUrl) ?? []])),
   });
 }

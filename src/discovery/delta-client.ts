@@ -3,10 +3,21 @@
 import type { ClientDuplexStream, Metadata } from '@grpc/grpc-js';
 import type { Snapshot } from '../snapshot.ts';
 import type { DeltaDiscoveryRequest, DeltaDiscoveryResponse } from '../wire/gen/envoy/service/discovery/v3/discovery.ts';
+import { addressOf } from './address-name.ts';
 import { answer } from './answer.ts';
 import { HeldNames } from './held-names.ts';
 import type { ResourceChange } from './resource-cache.ts';
 import { type DiscoveryLog, maintainStream } from './stream.ts';
+
+/** Names of one type that come and go while streams run. */
+export interface ChangingNames {
+  /** A stream begins. Returns the names for its first request; later ones are sent as they come. */
+  opened(send: (change: { readonly added: readonly string[]; readonly dropped: readonly string[] }) => void): readonly string[];
+  closed(): void;
+  /** The addresses that a response answers. Nothing is changed: it may still be refused. */
+  answeredBy(response: DeltaDiscoveryResponse): readonly string[];
+  taken(response: DeltaDiscoveryResponse): void;
+}
 
 export interface DeltaClientOptions {
   /** `ads`, `sds`: for the log. */
@@ -15,17 +26,24 @@ export interface DeltaClientOptions {
   readonly nodeId: string;
   readonly token: Snapshot<string> | undefined;
   /** Type URL to the names asked for; no names ask for everything. */
-  readonly subscriptions: ReadonlyMap<string, readonly string[]>;
+  readonly subscriptions: ReadonlyMap<string, Names>;
   /** Throws or rejects to refuse a response; nothing of it may be in force then. */
   readonly apply: (typeUrl: string, change: ResourceChange) => void | Promise<void>;
   readonly log: DiscoveryLog;
   readonly signal: AbortSignal;
 }
 
+type Names = readonly string[] | ChangingNames;
+
 /** Runs until the signal aborts. */
 export async function runDeltaClient(options: DeltaClientOptions): Promise<void> {
   const held = new Map([...options.subscriptions.keys()].map((typeUrl) => [typeUrl, new HeldNames()]));
   const node = { id: options.nodeId, cluster: '', metadata: undefined, userAgentName: 'handfast', userAgentVersion: '' };
+
+  const changing = (typeUrl: string): ChangingNames | undefined => {
+    const names = options.subscriptions.get(typeUrl);
+    return names !== undefined && 'opened' in names ? names : undefined;
+  };
 
   await maintainStream<DeltaDiscoveryRequest, DeltaDiscoveryResponse>({
     name: options.name,
@@ -33,7 +51,13 @@ export async function runDeltaClient(options: DeltaClientOptions): Promise<void>
     token: options.token,
     onOpen: (send) => {
       for (const [typeUrl, names] of held) {
-        const resourceNamesSubscribe = [...(options.subscriptions.get(typeUrl) ?? [])];
+        const asked = options.subscriptions.get(typeUrl) ?? [];
+        const change = ({ added, dropped }: { added: readonly string[]; dropped: readonly string[] }) => {
+          // Before it is said: what comes of it is no news of what is still in use.
+          if (dropped.length > 0) void options.apply(typeUrl, forgetting(dropped));
+          send(request({ typeUrl, resourceNamesSubscribe: [...added], resourceNamesUnsubscribe: [...dropped] }));
+        };
+        const resourceNamesSubscribe = [...('opened' in asked ? asked.opened(change) : asked)];
         send(request({ typeUrl, node, resourceNamesSubscribe, initialResourceVersions: names.named() }));
       }
     },
@@ -45,18 +69,29 @@ export async function runDeltaClient(options: DeltaClientOptions): Promise<void>
         () => {
           if (names === undefined) throw new Error(`resources of type ${typeUrl} were not asked for`);
           removed = names.removedBy(response);
-          return options.apply(typeUrl, { upserts: upsertsOf(response), removed });
+          const answered = changing(typeUrl)?.answeredBy(response);
+          return options.apply(typeUrl, { upserts: upsertsOf(response), removed, ...(answered === undefined ? {} : { answered }) });
         },
         (errorDetail) => {
-          if (errorDetail === undefined) names?.take(response, removed);
-          else options.log.warn({ typeUrl, reason: errorDetail.message }, 'resources refused (NACK), the last good ones stay in force');
+          if (errorDetail === undefined) {
+            names?.take(response, removed);
+            changing(typeUrl)?.taken(response);
+          } else options.log.warn({ typeUrl, reason: errorDetail.message }, 'resources refused (NACK), the last good ones stay in force');
           send(request({ typeUrl, responseNonce: nonce, errorDetail }));
         },
       );
     },
+    onClose: () => {
+      for (const typeUrl of held.keys()) changing(typeUrl)?.closed();
+    },
     log: options.log,
     signal: options.signal,
   });
+}
+
+/** What is not asked for any more is not known any more, though some of it may be for another's sake. */
+function forgetting(names: readonly string[]): ResourceChange {
+  return { upserts: new Map(), removed: [], forgotten: names.flatMap((name) => addressOf(name) ?? []) };
 }
 
 function request(fields: Partial<DeltaDiscoveryRequest> & { typeUrl: string }): DeltaDiscoveryRequest {

@@ -7,15 +7,17 @@ import { statusError, whenOver } from '../wire/grpc.ts';
 import { refusalText, shortened } from './answer.ts';
 import {
   type Cause,
+  changeAsked,
   changeNames,
   type Difference,
   differenceOf,
+  firstNames,
   firstSubscription,
   keepTouched,
   type Subscription,
 } from './delta-subscription.ts';
 import { meshOrder, type TypeOrder } from './mesh-order.ts';
-import type { ResourceView, StreamAnswers } from './resource-view.ts';
+import type { ResourceView, StreamAnswers, Touched } from './resource-view.ts';
 import { type ResponseRules, ResponseWriter } from './response-writer.ts';
 import type { DiscoveryLog } from './stream.ts';
 import { StreamOrder } from './stream-order.ts';
@@ -47,6 +49,8 @@ const GONE = '';
 export function serveDeltaStream(call: DeltaStream, options: DeltaServerOptions): void {
   const { view, log, peer, answers, admit } = options;
   const subscriptions = new Map<string, Subscription>();
+  /** Those of them whose names the view stands for. */
+  const named = new Set<string>();
 
   let ended = false;
   /** Of these types something is to be said once there is room. */
@@ -58,11 +62,10 @@ export function serveDeltaStream(call: DeltaStream, options: DeltaServerOptions)
   });
   const order = new StreamOrder({ rule: options.order ?? meshOrder, view, subscriptions, push: (typeUrl) => speak(typeUrl), peer, log });
 
-  /** Says what is to be said of the type, and then of the one that may have waited for it. */
+  /** Says what is to be said of the type, and then of those that may have waited for it. */
   const speak = (typeUrl: string, why?: Cause) => {
     push(typeUrl, why ?? subscriptions.get(typeUrl)?.missed ?? 'request');
-    const other = order.otherOf(typeUrl);
-    if (other !== undefined) push(other, subscriptions.get(other)?.missed ?? 'request');
+    for (const other of order.waitingFor(typeUrl)) push(other, subscriptions.get(other)?.missed ?? 'request');
   };
 
   const push = (typeUrl: string, why: Cause) => {
@@ -75,7 +78,7 @@ export function serveDeltaStream(call: DeltaStream, options: DeltaServerOptions)
       if (subscription.unanswered === undefined && !writer.free) waiting.add(typeUrl);
       return;
     }
-    const { refused, initial } = subscription;
+    const { refused, initial, owed } = subscription;
     const difference = differenceOf(subscription, resources);
     const { missing, removed } = order.sayable(typeUrl, difference);
     const isHeldBack = !isAll({ missing, removed }, difference);
@@ -84,7 +87,9 @@ export function serveDeltaStream(call: DeltaStream, options: DeltaServerOptions)
       removed: removed.filter((name) => refused.get(name) !== GONE),
     };
     if (isHeldBack && why === 'change') subscription.missed = why;
-    if (fresh.missing.length === 0 && fresh.removed.length === 0 && !initial) {
+    // What has come meanwhile answers for itself.
+    const nobody = [...owed].filter((name) => view.asked?.isAnswered(typeUrl, name) !== true);
+    if (fresh.missing.length === 0 && fresh.removed.length === 0 && nobody.length === 0 && !initial) {
       keepTouched(subscription, difference, NOTHING);
       order.said(typeUrl, { whole: isAll(NOTHING, difference), response: false });
       return;
@@ -95,24 +100,31 @@ export function serveDeltaStream(call: DeltaStream, options: DeltaServerOptions)
     keepTouched(subscription, difference, sent);
     subscription.initial = false;
     subscription.missed = isHeldBack ? why : 'request';
-    subscription.unanswered = { nonce: randomUUID(), versions, removed: sent.removed };
+    subscription.unanswered = { nonce: randomUUID(), versions, removed: sent.removed, paid: [...owed] };
+    owed.clear();
+    for (const name of versions.keys()) subscription.again.delete(name);
     order.said(typeUrl, { whole: isAll(sent, difference), response: true });
     writer.write({
       systemVersionInfo: '',
       typeUrl,
       nonce: subscription.unanswered.nonce,
       resources: sent.missing.map(
-        ([name, { version, value }]): Resource => ({ name, version, aliases: [], resource: { typeUrl, value: Buffer.from(value) } }),
+        ([name, { version, value }]): Resource => ({
+          name,
+          version,
+          aliases: view.asked?.aliasesOf(typeUrl, name) ?? [],
+          resource: { typeUrl, value: Buffer.from(value) },
+        }),
       ),
-      removedResources: [...sent.removed],
+      removedResources: [...sent.removed, ...nobody],
     });
   };
 
   /** The answer to the response that has none yet; any other says nothing. */
   const judge = (typeUrl: string, subscription: Subscription, { responseNonce, errorDetail }: DeltaDiscoveryRequest) => {
-    const { unanswered, held, refused } = subscription;
+    const { unanswered, held, refused, again } = subscription;
     if (unanswered === undefined || responseNonce !== unanswered.nonce) return;
-    const { versions, removed } = unanswered;
+    const { versions, removed, paid } = unanswered;
     subscription.unanswered = undefined;
     writer.answered(responseNonce);
     order.answered(typeUrl, { taken: errorDetail === undefined });
@@ -120,15 +132,17 @@ export function serveDeltaStream(call: DeltaStream, options: DeltaServerOptions)
       const reason = refusalText(errorDetail);
       log.warn({ peer, typeUrl, reason }, 'resources refused (NACK)');
       answers?.nacked?.({ typeUrl, versions, reason });
-      for (const [name, version] of versions) refused.set(name, version);
+      for (const [name, version] of versions) if (!again.has(name)) refused.set(name, version);
       for (const name of removed) refused.set(name, GONE);
       // It goes out again with the next change, and so does the word of what is gone.
       for (const name of [...versions.keys(), ...removed]) subscription.touched?.add(name);
+      // Nothing of the response was taken, and it was not for their sake.
+      for (const name of paid) subscription.owed.add(name);
       return;
     }
     for (const [name, version] of versions) {
-      held.set(name, version);
       refused.delete(name);
+      if (!again.has(name)) held.set(name, version);
     }
     for (const name of removed) {
       held.delete(name);
@@ -140,17 +154,33 @@ export function serveDeltaStream(call: DeltaStream, options: DeltaServerOptions)
     answers?.settled?.({ typeUrl, held });
   };
 
-  const unsubscribe = view.subscribe((typeUrl, names) => {
-    const subscription = subscriptions.get(typeUrl);
-    if (names === undefined && subscription !== undefined) subscription.touched = undefined;
-    for (const name of names ?? []) subscription?.touched?.add(name);
-    order.changed(typeUrl);
-    speak(typeUrl, 'change');
+  /** All of it is known before anything is said of any: what is to be said first depends on it. */
+  const heed = (touched: Touched) => {
+    for (const [typeUrl, names] of touched) {
+      const subscription = subscriptions.get(typeUrl);
+      if (names === undefined && subscription !== undefined) subscription.touched = undefined;
+      for (const name of names ?? []) subscription?.touched?.add(name);
+      order.changed(typeUrl);
+    }
+  };
+
+  const change = (typeUrl: string, subscription: Subscription, names: { added: readonly string[]; dropped: readonly string[] }) => {
+    named.add(typeUrl);
+    const touched = view.asked === undefined ? [] : [...changeAsked(subscription, { ...names, typeUrl, asked: view.asked })];
+    heed(touched);
+    return touched;
+  };
+
+  const unsubscribe = view.subscribe((typeUrl, names, along = []) => {
+    const touched = [[typeUrl, names] as const, ...along];
+    heed(touched);
+    for (const [changed] of touched) speak(changed, 'change');
   });
   call.on('data', (request: DeltaDiscoveryRequest) => {
     // What was sent before the refusal was read.
     if (ended) return;
     const { typeUrl = '' } = request.typeUrl === '' ? options : request;
+    let touched: Touched = [];
     try {
       if (options.typeUrl !== undefined && typeUrl !== options.typeUrl)
         throw statusError(status.INVALID_ARGUMENT, `${shortened(typeUrl)} is not served here, only ${options.typeUrl}`);
@@ -158,8 +188,15 @@ export function serveDeltaStream(call: DeltaStream, options: DeltaServerOptions)
       const subscription = subscriptions.get(typeUrl);
       if (subscription === undefined) {
         if (subscriptions.size >= MAX_TYPES) throw statusError(status.INVALID_ARGUMENT, `more than ${MAX_TYPES} types on one stream`);
-        subscriptions.set(typeUrl, firstSubscription(request));
+        const first = firstSubscription(request);
+        subscriptions.set(typeUrl, first);
         order.subscribed(typeUrl);
+        const names = firstNames(first, view.asked);
+        if (names !== undefined) touched = change(typeUrl, first, { added: names, dropped: [] });
+      } else if (named.has(typeUrl)) {
+        judge(typeUrl, subscription, request);
+        const { resourceNamesSubscribe: added, resourceNamesUnsubscribe: dropped } = request;
+        touched = change(typeUrl, subscription, { added, dropped });
       } else {
         judge(typeUrl, subscription, request);
         const dropped = changeNames(subscription, request);
@@ -170,6 +207,7 @@ export function serveDeltaStream(call: DeltaStream, options: DeltaServerOptions)
       return;
     }
     speak(typeUrl);
+    for (const [changed] of touched) if (changed !== typeUrl) speak(changed);
   });
   whenOver(call, () => {
     ended = true;

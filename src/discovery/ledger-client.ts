@@ -76,7 +76,7 @@ export async function runLedgerClient(options: LedgerClientOptions): Promise<voi
       become(true);
       for (const ended of sender?.taken(taken) ?? []) options.onEndedTaken?.(ended);
     },
-    onEnd: () => become(false),
+    onClose: () => become(false),
     log: options.log,
     signal,
   });

@@ -6,12 +6,14 @@ import type { VersionedResource } from './resource-view.ts';
 import { typeUrls } from './type-urls.ts';
 
 /**
- * Two types, of which `naming`'s resources may name `named`'s. What is new, or holds without being named, goes out before those that may name it or name it no longer; what is to hold
- * from now on only for those that name it, and what is gone, after them.
+ * Two types, of which `naming`'s resources may name `named`'s, and a third. What is new, or holds without being named, goes out before those that may name it or name it no longer; what is to hold
+ * from now on only for those that name it, and what is gone, after them. What `first` has
+ * to say of those of `naming` that it has its names from is said before they are, and taken back after them.
  */
 export interface TypeOrder {
   readonly named: string;
   readonly naming: string;
+  readonly first?: string;
   /** Whether it holds only for those that name it. */
   readonly onlyByName: (resource: VersionedResource) => boolean;
   /** The same of a version that a client holds; undefined where it is not known (any more). */
@@ -25,6 +27,8 @@ const known = new Map<string, boolean>();
 export const meshOrder: TypeOrder = {
   named: typeUrls.authorization,
   naming: typeUrls.address,
+  // Nobody should meet a workload without its policy.
+  first: typeUrls.trafficPolicy,
   onlyByName: ({ version, value }) => kept(version) ?? keep(version, isSelecting(value)),
   heldByName: kept,
 };

@@ -13,8 +13,8 @@ import type { ResourceChange } from './resource-cache.ts';
 import { typeUrls } from './type-urls.ts';
 import { decodeAddress, decodeTrafficPolicy } from './workload-codec.ts';
 
-/** In the order in which they are subscribed to: what waits for an answer about addresses finds them asked for. */
-export const meshTypeUrls = [typeUrls.address, typeUrls.authorization, typeUrls.trafficPolicy] as const;
+/** In the order in which they are subscribed to: what waits for another finds it asked for. */
+export const meshTypeUrls = [typeUrls.trafficPolicy, typeUrls.address, typeUrls.authorization] as const;
 
 /** How long a snapshot may wait for what it names and what has not arrived. */
 const WHOLE_WITHIN_MS = 1_000;
@@ -27,11 +27,13 @@ export class MeshSource {
   readonly #authorizations = new Map<string, Authorization>();
   readonly #arrived = new Set<string>();
   #next: MeshSnapshot = {
+    knows: () => false,
     registry: new Registry({ workloads: [], services: [] }),
     policies: new OverlayMap(),
     authorizations: new Authorizations([]),
   };
   #policies = new OverlayMap<string, TrafficPolicy>();
+  #known = new OverlayMap<string, true>();
   #scheduled = false;
   #waitingSince: number | undefined;
 
@@ -45,7 +47,7 @@ export class MeshSource {
   apply(typeUrl: string, change: ResourceChange): void {
     switch (typeUrl) {
       case typeUrls.address:
-        this.#next = { ...this.#next, registry: this.#changedRegistry(change) };
+        this.#next = { ...this.#next, registry: this.#changedRegistry(change), knows: this.#changedKnowledge(change) };
         break;
       case typeUrls.authorization:
         this.#changeAuthorizations(change);
@@ -55,7 +57,8 @@ export class MeshSource {
         this.#policies = this.#policies.with(changesOf(change, decodePolicyOf));
         this.#next = { ...this.#next, policies: this.#policies };
     }
-    this.#arrived.add(typeUrl);
+    // Letting go of what was asked for is no arrival.
+    if (change.forgotten === undefined) this.#arrived.add(typeUrl);
     if (this.#arrived.size === meshTypeUrls.length) this.#publishSoon();
   }
 
@@ -77,6 +80,15 @@ export class MeshSource {
     }
     this.#waitingSince = undefined;
     this.#mesh.replace(Object.freeze(this.#next));
+  }
+
+  #changedKnowledge({ answered = [], forgotten = [] }: ResourceChange): MeshSnapshot['knows'] {
+    const changes = new Map<string, true | undefined>(forgotten.map((address) => [address, undefined]));
+    for (const address of answered) changes.set(address, true);
+    if (changes.size === 0) return this.#next.knows;
+    const known = this.#known.with(changes);
+    this.#known = known;
+    return (address) => known.get(address) === true;
   }
 
   #changedRegistry(change: ResourceChange): Registry {

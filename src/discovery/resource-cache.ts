@@ -6,6 +6,9 @@ import { type ResourceView, type VersionedResource, versionOf } from './resource
 export interface ResourceChange {
   readonly upserts: ReadonlyMap<string, Uint8Array>;
   readonly removed: readonly string[];
+  /** Addresses that were asked for: what is known of them is all that there is from now on, or is kept no longer. */
+  readonly answered?: readonly string[];
+  readonly forgotten?: readonly string[];
 }
 
 export class ResourceCache implements ResourceView {

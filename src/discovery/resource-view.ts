@@ -8,11 +8,35 @@ export interface VersionedResource {
   readonly value: Uint8Array;
 }
 
+/** Resources by name: the part of a map that serving them takes. */
+export interface Resources extends Iterable<[string, VersionedResource]> {
+  get(name: string): VersionedResource | undefined;
+  has(name: string): boolean;
+}
+
+/** Types and which of their names have changed; undefined: perhaps all of them. */
+export type Touched = Iterable<readonly [typeUrl: string, names: readonly string[] | undefined]>;
+
 export interface ResourceView {
   /** Undefined until the type was filled for the first time: "nothing known yet" is not "nothing there". */
-  resources(typeUrl: string): ReadonlyMap<string, VersionedResource> | undefined;
-  /** Calls back with the type that changed, and which of its names where that is known. Returns the way to stop. */
-  subscribe(onChange: (typeUrl: string, names?: readonly string[]) => void): () => void;
+  resources(typeUrl: string): Resources | undefined;
+  /** Calls back with the type that changed, which of its names where that is known, and what has changed with it in other types. Returns the way to stop. */
+  subscribe(onChange: (typeUrl: string, names?: readonly string[], along?: Touched) => void): () => void;
+  /** Where a name that is asked for need not be a resource's own. */
+  readonly asked?: AskedNames;
+}
+
+/** What a client has asked for by name, where one name can stand for several resources; the view offers those, and what belongs to them. */
+export interface AskedNames {
+  /** Takes names that are asked for from now on, and that are no longer. Returns which resources answer for the former, to be sent though the client may have them, and what has changed by it. Throws the status to end the stream with. */
+  change(
+    typeUrl: string,
+    names: { readonly added: readonly string[]; readonly dropped: readonly string[] },
+  ): { readonly answers: readonly string[]; readonly touched: Touched };
+  /** Whether anything stands for a name that is asked for. */
+  isAnswered(typeUrl: string, name: string): boolean;
+  /** The names under which a resource was asked for, beside its own. */
+  aliasesOf(typeUrl: string, name: string): string[];
 }
 
 /** A version is its content's digest: the same after a restart, so nothing is sent twice. */
@@ -34,7 +58,7 @@ export interface StreamAnswers {
 export type SubscribedNames = ReadonlySet<string> | 'everything';
 
 /** The resources of a subscription. */
-export function subscribed(names: SubscribedNames, resources: ReadonlyMap<string, VersionedResource>): [string, VersionedResource][] {
+export function subscribed(names: SubscribedNames, resources: Resources): [string, VersionedResource][] {
   if (names === 'everything') return [...resources];
   return [...names].flatMap((name): [string, VersionedResource][] => {
     const resource = resources.get(name);

@@ -43,14 +43,15 @@ export class StreamOrder {
     this.#options = options;
   }
 
-  /** The type that may have waited for this one. */
-  otherOf(typeUrl: string): string | undefined {
-    const { named, naming } = this.#options.rule;
-    return typeUrl === named ? naming : typeUrl === naming ? named : undefined;
+  /** The types that may have waited for this one. */
+  waitingFor(typeUrl: string): readonly string[] {
+    const { named, naming, first = naming } = this.#options.rule;
+    if (typeUrl === naming) return [named, first];
+    return typeUrl === named || typeUrl === first ? [naming] : [];
   }
 
   subscribed(typeUrl: string): void {
-    const other = this.otherOf(typeUrl);
+    const other = this.#otherOf(typeUrl);
     if (other === undefined) return;
     if (this.#options.subscriptions.has(other)) this.#stopWaiting();
     else if (this.#bothAwaited)
@@ -69,6 +70,7 @@ export class StreamOrder {
   admits(typeUrl: string): boolean {
     const { rule, view, subscriptions } = this.#options;
     if (typeUrl !== rule.naming) return true;
+    if (this.#isFirstToSay()) return false;
     const named = subscriptions.get(rule.named);
     if (named === undefined) return !this.#bothAwaited;
     const resources = view.resources(rule.named);
@@ -92,6 +94,10 @@ export class StreamOrder {
   /** Of a difference, what may be said now. */
   sayable(typeUrl: string, { missing, removed }: Difference): Difference {
     const { rule, subscriptions } = this.#options;
+    if (typeUrl === rule.first) {
+      const there = subscriptions.get(rule.naming)?.held;
+      return { missing, removed: removed.filter((name) => there?.has(name) !== true) };
+    }
     if (typeUrl !== rule.named) return { missing, removed };
     const held = subscriptions.get(typeUrl)?.held;
     const [taken, answered] = [this.#hasCaughtUp(this.#taken), this.#hasCaughtUp(this.#answered)];
@@ -122,6 +128,24 @@ export class StreamOrder {
 
   end(): void {
     clearTimeout(this.#timer);
+  }
+
+  #otherOf(typeUrl: string): string | undefined {
+    const { named, naming } = this.#options.rule;
+    return typeUrl === named ? naming : typeUrl === naming ? named : undefined;
+  }
+
+  /** There is something of the first type that has not been sent. */
+  #isFirstToSay(): boolean {
+    const { rule, view, subscriptions } = this.#options;
+    if (rule.first === undefined) return false;
+    const [subscription, resources] = [subscriptions.get(rule.first), view.resources(rule.first)];
+    if (subscription === undefined || resources === undefined) return false;
+    const { initial, refused, unanswered } = subscription;
+    const isToSay = ([name, { version }]: NamedResource) => refused.get(name) !== version && unanswered?.versions.get(name) !== version;
+    // The word that it is gone is under way, and it is there again.
+    const isTakenBack = unanswered?.removed.some((name) => resources.has(name)) === true;
+    return initial || isTakenBack || differenceOf(subscription, resources).missing.some(isToSay);
   }
 
   #stopWaiting(): void {

@@ -21,7 +21,7 @@ export interface StreamOptions<Request, Response> {
   readonly onOpen: (send: (request: Request) => void) => void;
   readonly onMessage: (response: Response, send: (request: Request) => void) => void;
   /** After each stream that `onOpen` was called for. */
-  readonly onEnd?: () => void;
+  readonly onClose?: () => void;
   readonly log: DiscoveryLog;
   readonly signal: AbortSignal;
 }
@@ -60,7 +60,7 @@ function runOnce<Request, Response>(options: StreamOptions<Request, Response>): 
       unsubscribe?.();
       signal.removeEventListener('abort', onAbort);
       call.cancel();
-      options.onEnd?.();
+      options.onClose?.();
       resolve({ reason, heard });
     };
     const onAbort = () => finish('stopped');

@@ -116,6 +116,11 @@ export interface TrafficPolicy extends InboundSwitches {
   readonly trustDomainAliases: readonly string[];
 }
 
+/** cluster//Pod/namespace/name: the form of Istio's workload uids. `pod` is namespace/name. */
+export function podUid(pod: string): string {
+  return `local//Pod/${pod}`;
+}
+
 export function serviceKey(of: { namespace: string; hostname: string }): string {
   return `${of.namespace}/${of.hostname}`;
 }

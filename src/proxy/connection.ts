@@ -45,6 +45,8 @@ export interface Known extends Accepted {
   readonly peer?: VerifiedPeer;
   /** What the registry has at the other side's address. No proof of who that is. */
   readonly registered?: Workload;
+  /** What the registry has there is not known yet. */
+  readonly isUnasked?: boolean;
   /** A refusal that what is in dry-run would have given. */
   readonly shadow?: Verdict;
 }

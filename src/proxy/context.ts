@@ -16,6 +16,7 @@ import type { TrustBundles } from '../spiffe/trust-bundle.ts';
 import type { Terminator } from '../tls/terminate.ts';
 import type { Governed, Located } from './connection.ts';
 import { show } from './connection-record.ts';
+import type { KnownAddresses } from './known-addresses.ts';
 import type { Tracked } from './tracked.ts';
 import type { ConnectionTracker } from './tracker.ts';
 
@@ -30,6 +31,14 @@ export interface PipelineSettings {
   readonly passthroughSource: { readonly v4: string; readonly v6: string };
 }
 
+/** Which addresses the agent is asked about; what it answers is in a later snapshot of the mesh. */
+export interface AddressInterests {
+  /** The address is in use until the returned function is called: it is asked for, and what is known of it is kept up to date. */
+  hold(address: string): () => void;
+  /** Asks for it, without keeping it for longer than others need it. */
+  ask(address: string): void;
+}
+
 export interface PipelineContext {
   readonly settings: PipelineSettings;
   readonly originalDestination: (socket: Socket) => Endpoint | undefined;
@@ -37,6 +46,8 @@ export interface PipelineContext {
   /** The ports this process listens on: never a destination. */
   readonly ownPorts: ReadonlySet<number>;
   readonly mesh: Snapshot<MeshSnapshot>;
+  readonly interests: AddressInterests;
+  readonly known: KnownAddresses;
   readonly identity: Snapshot<Identity>;
   /** Undefined until the first list has come: nobody can be trusted to be unrevoked before. */
   readonly revocations: Snapshot<RevocationList>;

@@ -41,8 +41,12 @@ export function settle(tracked: Tracked, judged: Judged, arrived: Arrived, conte
   const { mesh, self, policy } = judged;
   const authorizations = mesh.authorizations.of(self);
   const shadow = decideShadow(arrival, { policy, authorizations });
-  const registered = mesh.registry.workloadAt(judged.downstream.address);
-  const known: Known = { ...judged, transport, ...(shadow.allowed ? {} : { shadow }), ...(registered === undefined ? {} : { registered }) };
+  const { address } = judged.downstream;
+  const registered = mesh.registry.workloadAt(address);
+  // No verdict depends on it: it is asked for beside everything else.
+  context.interests.ask(address);
+  const caller = registered !== undefined ? { registered } : mesh.knows(address) ? {} : { isUnasked: true };
+  const known: Known = { ...judged, transport, ...(shadow.allowed ? {} : { shadow }), ...caller };
   tracked.note(peer === undefined ? known : { ...known, peer });
   enforce(decideArrival(arrival, { switches: policy, authorizations }));
   judgeFromNowOn(tracked, {

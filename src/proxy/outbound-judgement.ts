@@ -38,6 +38,8 @@ export function rejudgeUnknown(mesh: MeshSnapshot, of: { upstream: Endpoint; con
         context: of.context,
       });
     case 'unknown':
+      // Nothing is known of the address for the moment; what is comes with a later snapshot.
+      if (!mesh.knows(of.upstream.address)) return { allowed: true };
       return judging(() => {
         if (selfIn(mesh, of.context).policy.outbound === 'ALLOW_ANY') return { allowed: true };
         throw unknownDestination(of.upstream);

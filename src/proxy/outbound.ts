@@ -1,4 +1,4 @@
-// Outbound: listener -> original destination -> resolve -> policy -> originate TLS -> secure naming -> splice.
+// Outbound: listener -> original destination -> who is there -> resolve -> policy -> originate TLS -> secure naming -> splice.
 
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
@@ -12,6 +12,7 @@ import { originateOutside } from '../tls/originate-outside.ts';
 import type { Governed, Known } from './connection.ts';
 import { show } from './connection-record.ts';
 import { dialUpstream, govern, judgeFromNowOn, locate, ownIdOf, type PipelineContext, usableIdentity } from './context.ts';
+import { governKnown } from './known-destination.ts';
 import { decideFor, rejudgeProven, rejudgeUnknown, rejudgeUnproven } from './outbound-judgement.ts';
 import { reachByTunnel } from './outbound-tunnel.ts';
 import { route } from './resolve.ts';
@@ -30,8 +31,14 @@ export async function outbound(socket: Socket, context: PipelineContext): Promis
   const tracked = context.tracker.open('outbound', socket);
   tracked.own(socket);
   let reached: Reached | undefined;
+  let release: (() => void) | undefined;
   try {
-    const governed = govern(locate(tracked, socket, context), context);
+    const located = locate(tracked, socket, context);
+    const { address } = located.originalDestination;
+    release = context.interests.hold(address);
+    let governed = govern(located, context);
+    // Nothing is dialled before it is known who is there: a server of the mesh must not be taken for a stranger.
+    if (!governed.mesh.knows(address)) governed = await governKnown(located, { socket, context });
     const chosen = route(governed, (endpoint) => context.tracker.load(endpoint));
     reached =
       chosen.kind === 'passthrough'
@@ -47,6 +54,7 @@ export async function outbound(socket: Socket, context: PipelineContext): Promis
     tracked.refuse(error);
   } finally {
     reached?.release();
+    release?.();
   }
 }
 
@@ -76,7 +84,7 @@ async function reachMesh(
 ): Promise<Reached> {
   let failure: unknown;
   for (const endpoint of to.candidates.slice(0, MAX_ATTEMPTS)) {
-    const release = to.context.tracker.occupy(endpoint);
+    const release = occupy(endpoint, to.context);
     try {
       return { stream: await reachEndpoint(tracked, governed, { ...to, endpoint }), release };
     } catch (error) {
@@ -87,6 +95,16 @@ async function reachMesh(
     }
   }
   throw failure;
+}
+
+/** Counted, and kept up to date also when it is no endpoint of its service any more. */
+function occupy(endpoint: WorkloadEndpoint, { tracker, interests }: PipelineContext): () => void {
+  const vacate = tracker.occupy(endpoint);
+  const release = interests.hold(endpoint.address);
+  return () => {
+    vacate();
+    release();
+  };
 }
 
 async function reachEndpoint(

@@ -18,10 +18,12 @@ import type { Identity } from '../spiffe/identity.ts';
 import { sameBundles } from '../spiffe/trust-bundle.ts';
 import { chooseAlpn } from '../tls/alpn.ts';
 import { Terminator } from '../tls/terminate.ts';
-import type { PipelineContext, PipelineSettings } from './context.ts';
+import { CallerNames } from './caller-names.ts';
+import type { AddressInterests, PipelineContext, PipelineSettings } from './context.ts';
 import { inbound } from './inbound.ts';
+import { KnownAddresses } from './known-addresses.ts';
 import { outbound } from './outbound.ts';
-import { logPolicy, missing } from './standing.ts';
+import { changesForPod, logPolicy, missing } from './standing.ts';
 import { ConnectionTracker } from './tracker.ts';
 import { Tunnels, tunnelPort } from './tunnels.ts';
 
@@ -40,6 +42,7 @@ export interface SidecarOptions {
   readonly identity: Snapshot<Identity>;
   readonly revocations: Snapshot<RevocationList>;
   readonly mesh: Snapshot<MeshSnapshot>;
+  readonly interests: AddressInterests;
   readonly originalDestination: (socket: Socket) => Endpoint | undefined;
   readonly log: Log;
   readonly now: () => number;
@@ -108,7 +111,8 @@ export class Sidecar {
   /** Listens at once, refusing what cannot be judged yet; readiness says when identity and policy are there. Throws CONFIG_INVALID for a port in use. */
   static async start(options: SidecarOptions): Promise<Sidecar> {
     const { identity, revocations, mesh, log, now } = options;
-    const tracker = new ConnectionTracker({ log, now, sightings: options.sightings });
+    const names = new CallerNames(mesh);
+    const tracker = new ConnectionTracker({ log, now, names, sightings: options.sightings });
     const terminator = new Terminator({
       handshakeTimeoutMs: options.settings.handshakeTimeoutMs,
       chooseAlpn,
@@ -123,7 +127,8 @@ export class Sidecar {
     });
     const ownPorts = new Set(RESERVED_PORTS);
     const local = new LocalAddresses(now);
-    const context: PipelineContext = { ...options, ownPorts, local, terminator, tunnels: tunnels.pool, tracker };
+    const known = new KnownAddresses(mesh);
+    const context: PipelineContext = { ...options, ownPorts, local, terminator, known, tunnels: tunnels.pool, tracker };
     const state = { draining: false };
 
     if (identity.current !== undefined) {
@@ -140,9 +145,11 @@ export class Sidecar {
       tracker.cutRevoked(next);
       tunnels.cutRevoked(next);
     });
-    mesh.subscribe((next) => {
-      tracker.rejudge(next);
-      logPolicy(next, context, log);
+    mesh.subscribe((next, previous) => {
+      // One more destination is known, say: that is nothing to those who came in.
+      const { changed, policyChanged } = changesForPod(next, previous, context);
+      tracker.rejudge(next, changed ? undefined : 'outbound');
+      if (policyChanged) logPolicy(next, context, log);
     });
 
     let quietUntil = 0;
@@ -210,6 +217,7 @@ export class Sidecar {
     closing.push(outboundListener.close(), readiness?.close());
     this.tracker.cutAll('DRAINING', 'the sidecar is stopping and its drain time is over');
     await this.tracker.idle(CUT_GRACE_MS);
+    this.tracker.close();
     this.#tunnels.close();
     // A listener is closed only with its last socket: one that does not end when it is cut must not keep the process.
     await Promise.race([Promise.all(closing), delay(CUT_GRACE_MS, undefined, { ref: false })]);

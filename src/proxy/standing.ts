@@ -5,6 +5,22 @@ import type { Log } from '../observe/log.ts';
 import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
 import { type PipelineContext, selfIn, usableIdentity } from './context.ts';
 
+/** Whether what decides on connections that came in is another now, and whether the pod's own policy is. */
+export function changesForPod(
+  next: MeshSnapshot,
+  previous: MeshSnapshot | undefined,
+  { settings }: Pick<PipelineContext, 'settings'>,
+): { changed: boolean; policyChanged: boolean } {
+  const own = (mesh: MeshSnapshot) => {
+    const self = mesh.registry.workload(settings.podNamespace, settings.podName);
+    return { self, policy: self === undefined ? undefined : mesh.policies.get(self.uid) };
+  };
+  if (previous === undefined) return { changed: true, policyChanged: true };
+  const [is, was] = [own(next), own(previous)];
+  const policyChanged = is.self !== was.self || is.policy !== was.policy || is.policy === undefined;
+  return { changed: policyChanged || next.authorizations !== previous.authorizations, policyChanged };
+}
+
 /** What holds for this pod from now on. */
 export function logPolicy(mesh: MeshSnapshot, context: PipelineContext, log: Log): void {
   try {

@@ -15,6 +15,7 @@ import { whenQuiet } from './when-quiet.ts';
 const FAILURES: ReadonlySet<ErrorCode> = new Set([
   'DIAL_FAILED',
   'DIAL_TIMEOUT',
+  'DESTINATION_UNANSWERED',
   'NO_HEALTHY_ENDPOINT',
   'HANDSHAKE_TIMEOUT',
   'HANDSHAKE_FAILED',

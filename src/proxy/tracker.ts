@@ -2,7 +2,7 @@
 
 import type { Socket } from 'node:net';
 import type { ErrorCode } from '../errors.ts';
-import { Ledger, type OpenConnection, type SightingSink } from '../observe/ledger.ts';
+import { Ledger, type SightingSink } from '../observe/ledger.ts';
 import type { Log } from '../observe/log.ts';
 import { decideRevocation, decideTrust } from '../policy/decide.ts';
 import { canonicalIp } from '../policy/ip.ts';
@@ -12,28 +12,29 @@ import type { Verdict } from '../policy/verdict.ts';
 import type { RevocationList } from '../spiffe/crl.ts';
 import type { TrustBundles } from '../spiffe/trust-bundle.ts';
 import type { VerifiedPeer } from '../spiffe/verify-peer.ts';
+import type { CallerNames } from './caller-names.ts';
 import type { Direction } from './connection.ts';
 import { connectionRecord } from './connection-record.ts';
-import { sightingOf } from './sighting.ts';
+import { NamedSightings, type SeenConnection } from './named-sightings.ts';
 import { type Ending, Tracked } from './tracked.ts';
 
 export class ConnectionTracker {
   /** Who spoke to whom, also when it is over; empty where sightings go to another. */
   readonly ledger: Ledger;
   /** With its place in the ledger, once it is joined. */
-  readonly #open = new Map<Tracked, OpenConnection | undefined>();
+  readonly #open = new Map<Tracked, SeenConnection | undefined>();
   readonly #perUpstream = new Map<string, number>();
-  readonly #sightings: SightingSink;
+  readonly #sightings: NamedSightings;
   readonly #log: Log;
   readonly #now: () => number;
   #nextId = 1;
   #idle: (() => void) | undefined;
 
-  constructor(options: { log: Log; now: () => number; sightings?: SightingSink | undefined }) {
+  constructor(options: { log: Log; now: () => number; names: CallerNames; sightings?: SightingSink | undefined }) {
     this.#log = options.log;
     this.#now = options.now;
     this.ledger = new Ledger(options);
-    this.#sightings = options.sightings ?? this.ledger;
+    this.#sightings = new NamedSightings(options.sightings ?? this.ledger, options.names);
   }
 
   get size(): number {
@@ -46,7 +47,7 @@ export class ConnectionTracker {
     const tracked = new Tracked(
       { id: this.#nextId++, direction, downstream, openedAt: this.#now() },
       {
-        onJoined: ({ known }) => this.#open.set(tracked, this.#sightings.join(sightingOf(known))),
+        onJoined: ({ known }) => this.#open.set(tracked, this.#sightings.join(known)),
         onEnd: (...end) => this.#finish(...end),
         onForgotten: () => this.#forget(tracked),
       },
@@ -71,9 +72,10 @@ export class ConnectionTracker {
     };
   }
 
-  /** Ends what the new snapshot no longer allows. */
-  rejudge(mesh: MeshSnapshot): void {
-    for (const tracked of [...this.#open.keys()]) tracked.judgeAgain(mesh);
+  /** Ends what the new snapshot no longer allows, of both directions or of one. */
+  rejudge(mesh: MeshSnapshot, direction?: Direction): void {
+    for (const tracked of [...this.#open.keys()])
+      if (direction === undefined || tracked.known.direction === direction) tracked.judgeAgain(mesh);
   }
 
   /** Ends what was authenticated by a certificate that is revoked now. */
@@ -131,12 +133,17 @@ export class ConnectionTracker {
     for (const tracked of [...this.#open.keys()]) tracked.cut(code, reason);
   }
 
+  /** What waits for a caller's name is noted without it. */
+  close(): void {
+    this.#sightings.close();
+  }
+
   #finish(tracked: Tracked, ending: Ending, application: Socket | undefined): void {
     const joined = this.#open.get(tracked);
     this.#open.delete(tracked);
-    if (joined === undefined) this.#sightings.note(sightingOf(tracked.known, ending));
+    if (joined === undefined) this.#sightings.note(tracked.known, ending);
     // What was joined and ended by itself is in the ledger already.
-    else joined.end(ending.decision === 'cut' ? sightingOf(tracked.known, ending) : undefined);
+    else joined.end(ending.decision === 'cut' ? { known: tracked.known, ending } : undefined);
     const level = ending.decision === 'allowed' ? 'info' : 'warn';
     if (this.#log.isLevelEnabled(level))
       this.#log[level](connectionRecord(tracked.known, { ending, application, now: this.#now() }), 'connection');

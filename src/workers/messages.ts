@@ -59,6 +59,13 @@ export interface Seen {
 
 export type LivePeers = ReturnType<ConnectionTracker['livePeers']>;
 
+/** Addresses that a worker's connections use from now on, or no longer, and those that it asks for. */
+export interface AddressUse {
+  readonly held: readonly string[];
+  readonly released: readonly string[];
+  readonly asked: readonly string[];
+}
+
 export type FromWorker =
   | { readonly kind: 'listening'; readonly ports: { readonly inbound: number; readonly outbound: number } }
   /** It could not start, and ends. */
@@ -66,6 +73,7 @@ export type FromWorker =
   /** A sign of life; `peers` where they have changed. */
   | { readonly kind: 'status'; readonly missing: readonly string[]; readonly peers?: LivePeers }
   | { readonly kind: 'seen'; readonly seen: readonly Seen[] }
+  | { readonly kind: 'addresses'; readonly use: AddressUse }
   /** Whole lines. */
   | { readonly kind: 'log'; readonly lines: string }
   /** The duplicate that was sent as the nth: descriptors' numbers come again. */

@@ -6,10 +6,12 @@ import { HandfastError, messageOf } from '../errors.ts';
 import { attach } from '../net/hand-over.ts';
 import { logInto } from '../observe/log.ts';
 import { Sidecar, type SidecarOptions } from '../proxy/sidecar.ts';
+import type { ConnectionTracker } from '../proxy/tracker.ts';
 import { LineFeed } from './line-feed.ts';
 import type { FromWorker, ToWorker, WorkerSetup, WorkerState } from './messages.ts';
 import { SightingFeed } from './sighting-feed.ts';
 import { StatusFeed } from './status-feed.ts';
+import { WorkerInterests } from './worker-interests.ts';
 import { WorkerSnapshots } from './worker-snapshots.ts';
 
 /** What is code and cannot be sent. */
@@ -83,8 +85,11 @@ class RunningWorker {
     const say = (message: FromWorker) => port.postMessage(message);
     const lines = new LineFeed((text) => say({ kind: 'log', lines: text }));
     const sightings = new SightingFeed((seen) => say({ kind: 'seen', seen }));
+    const interests = new WorkerInterests((use) => say({ kind: 'addresses', use }));
+    let tracker: ConnectionTracker | undefined;
     // Also on the way out of an error that nobody caught.
     process.once('exit', () => {
+      tracker?.close();
       lines.flush();
       sightings.flush();
     });
@@ -98,16 +103,18 @@ class RunningWorker {
       identity,
       revocations,
       mesh,
+      interests,
       sightings,
       isOneOfSeveral: true,
       log: logInto(lines, { level: logLevel, base: { role: 'proxy', worker } }),
       now: Date.now,
     });
+    tracker = sidecar.tracker;
     const { inbound, outbound } = sidecar.ports;
     say({ kind: 'listening', ports: { inbound, outbound } });
     const status = new StatusFeed({ missing: sidecar.missing, peers: () => sidecar.tracker.livePeers() }, say);
     for (const snapshot of [identity, revocations, mesh]) snapshot.subscribe(() => status.say());
-    return new RunningWorker(sidecar, port, [status, sightings, lines]);
+    return new RunningWorker(sidecar, port, [status, interests, sightings, lines]);
   }
 
   takeTunnel({ fd, nth }: { fd: number; nth: number }): void {

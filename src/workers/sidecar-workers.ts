@@ -5,7 +5,7 @@ import type { ResourceChange } from '../discovery/resource-cache.ts';
 import { HandfastError, messageOf } from '../errors.ts';
 import { Ledger, type SightingSink } from '../observe/ledger.ts';
 import type { Log, LogLevel } from '../observe/log.ts';
-import type { PipelineSettings } from '../proxy/context.ts';
+import type { AddressInterests, PipelineSettings } from '../proxy/context.ts';
 import type { SidecarPorts } from '../proxy/sidecar.ts';
 import type { Snapshot } from '../snapshot.ts';
 import type { RevocationList } from '../spiffe/crl.ts';
@@ -27,6 +27,8 @@ export interface SidecarWorkersOptions {
   readonly drainTimeoutMs: number;
   readonly identity: Snapshot<Identity>;
   readonly revocations: Snapshot<RevocationList>;
+  /** What the agent is asked for, for all workers together. */
+  readonly interests: AddressInterests;
   readonly log: Log;
   readonly logLevel: LogLevel;
   /** Takes the workers' lines. */
@@ -150,6 +152,7 @@ export class SidecarWorkers {
       setup: { worker, settings, ports: this.#ports, drainTimeoutMs, logLevel },
       state: this.#state(),
       ledger: this.#options.sightings ?? this.ledger,
+      interests: this.#options.interests,
       writeLog,
       entry,
       maxOldGenerationSizeMb,

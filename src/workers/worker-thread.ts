@@ -4,7 +4,8 @@ import { Worker } from 'node:worker_threads';
 import { HandfastError } from '../errors.ts';
 import { type Duplicate, discard } from '../net/hand-over.ts';
 import type { SightingSink } from '../observe/ledger.ts';
-import type { FromWorker, LivePeers, ToWorker, WorkerSetup, WorkerState } from './messages.ts';
+import type { AddressInterests } from '../proxy/context.ts';
+import type { AddressUse, FromWorker, LivePeers, ToWorker, WorkerSetup, WorkerState } from './messages.ts';
 import { WorkerSightings } from './worker-sightings.ts';
 
 /** The source runs as it is and compiled; a URL is rewritten by nobody. */
@@ -18,6 +19,7 @@ export interface WorkerThreadOptions {
   readonly setup: WorkerSetup;
   readonly state: WorkerState;
   readonly ledger: SightingSink;
+  readonly interests: AddressInterests;
   readonly writeLog: (lines: string) => void;
   /** Another entry than the compiled one, for tests. */
   readonly entry?: URL | undefined;
@@ -34,6 +36,8 @@ export class WorkerThread {
   readonly #options: WorkerThreadOptions;
   readonly #sightings: WorkerSightings;
   readonly #listening = Promise.withResolvers<{ readonly inbound: number; readonly outbound: number }>();
+  /** The addresses that its connections use. */
+  readonly #holds = new Map<string, () => void>();
   /** Sent, and not known to be a socket of the worker's yet. */
   readonly #onTheWay = new Map<number, Duplicate>();
   #sent = 0;
@@ -135,6 +139,9 @@ export class WorkerThread {
       case 'seen':
         this.#sightings.take(message.seen);
         break;
+      case 'addresses':
+        this.#use(message.use);
+        break;
       case 'log':
         this.#options.writeLog(message.lines);
         break;
@@ -152,10 +159,23 @@ export class WorkerThread {
     }
   }
 
+  #use({ held, released, asked }: AddressUse): void {
+    const { interests } = this.#options;
+    for (const address of held) if (!this.#holds.has(address)) this.#holds.set(address, interests.hold(address));
+    for (const address of asked) interests.ask(address);
+    for (const address of released) this.#release(address);
+  }
+
+  #release(address: string): void {
+    this.#holds.get(address)?.();
+    this.#holds.delete(address);
+  }
+
   #end(code: number): Error | undefined {
     this.#isListening = false;
     this.#peers = [];
     this.#sightings.end();
+    for (const address of this.#holds.keys()) this.#release(address);
     for (const duplicate of this.#onTheWay.values()) discard(duplicate);
     this.#onTheWay.clear();
     const failure = this.#failure ?? (this.#stopped ? undefined : new Error(`it ended with code ${code}`));

@@ -51,7 +51,7 @@ before(async () => {
   web = mesh.pod('shop/web');
   caller = mesh.pod('shop/client');
   caller.sidecar.destination = VIP;
-  await caller.obeys((it) => it.sidecar.mesh.current?.registry.service('shop/web.shop.svc.cluster.local') !== undefined);
+  await caller.knows({ key: 'shop/web.shop.svc.cluster.local', address: VIP.address });
 });
 
 after(() => mesh[Symbol.asyncDispose]());

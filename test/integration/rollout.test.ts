@@ -56,9 +56,7 @@ before(async () => {
   );
   client = mesh.pod('shop/client');
   web = mesh.pods.filter((pod) => pod !== client);
-  await Promise.all(
-    mesh.pods.map((pod) => pod.obeys((it) => it.sidecar.mesh.current?.registry.service('shop/web.shop.svc.cluster.local') !== undefined)),
-  );
+  await Promise.all(mesh.pods.map((pod) => pod.knows({ key: 'shop/web.shop.svc.cluster.local', address: VIP.address })));
 });
 
 after(() => mesh[Symbol.asyncDispose]());

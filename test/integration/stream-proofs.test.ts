@@ -96,6 +96,6 @@ describe('a discovery stream', () => {
   it('that-asks-too-often-is-ended-and-one-that-does-not-is-served', async () => {
     await plane.start();
     assert.equal(await asked(50), undefined);
-    assert.equal(await asked(200), status.RESOURCE_EXHAUSTED);
+    assert.equal(await asked(800), status.RESOURCE_EXHAUSTED);
   });
 });

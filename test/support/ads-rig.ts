@@ -8,6 +8,7 @@ import { type ClientDuplexStream, credentials, type Server, type ServiceError } 
 import { runDeltaAdsClient } from '../../src/discovery/delta-ads-client.ts';
 import { type DeltaServerOptions, type DeltaStream, serveDeltaStream } from '../../src/discovery/delta-server.ts';
 import { ResourceCache, type ResourceChange } from '../../src/discovery/resource-cache.ts';
+import type { ResourceView } from '../../src/discovery/resource-view.ts';
 import { Snapshot } from '../../src/snapshot.ts';
 import { AggregatedDiscoveryServiceClient, AggregatedDiscoveryServiceService } from '../../src/wire/gen/envoy/service/discovery/v3/ads.ts';
 import type { DeltaDiscoveryRequest, DeltaDiscoveryResponse } from '../../src/wire/gen/envoy/service/discovery/v3/discovery.ts';
@@ -72,7 +73,12 @@ export interface ServerRig {
 export async function serve(
   path?: string,
   cache = new ResourceCache(),
-  rules: Partial<DeltaServerOptions> & { whenLeft?: (left: () => void) => void; bounds?: Partial<ServerBounds> } = {},
+  rules: Partial<DeltaServerOptions> & {
+    whenLeft?: (left: () => void) => void;
+    bounds?: Partial<ServerBounds>;
+    /** What a stream is served, where it is not the cache as it stands. */
+    viewOf?: () => ResourceView;
+  } = {},
 ): Promise<ServerRig & { path: string; server: Server; stop(): Promise<void> }> {
   let socket = path;
   if (socket === undefined) {
@@ -95,7 +101,7 @@ export async function serve(
         responses.push(response);
         return write(response, () => (rules.whenLeft ?? ((left) => left()))(whenLeft));
       };
-      serveDeltaStream(call, { ...rules, view: cache, peer: 'test', log });
+      serveDeltaStream(call, { ...rules, view: rules.viewOf?.() ?? cache, peer: 'test', log });
       call.on('data', (request: DeltaDiscoveryRequest) => requests.push(request));
       streams.push(call);
     },

@@ -151,7 +151,12 @@ export function meshWith(
   );
   const unique = [...new Map(services.map((service) => [service.key, service])).values()];
   return {
-    mesh: { registry: new Registry({ workloads: pods, services: unique }), policies, authorizations: new Authorizations(authorizations) },
+    mesh: {
+      knows: () => true,
+      registry: new Registry({ workloads: pods, services: unique }),
+      policies,
+      authorizations: new Authorizations(authorizations),
+    },
     pods,
   };
 }

@@ -7,9 +7,12 @@ import { join } from 'node:path';
 import type { ControlOptions } from '../../src/control/control.ts';
 import { runDeltaAdsClient } from '../../src/discovery/delta-ads-client.ts';
 import { runIdentityStreams } from '../../src/discovery/identity-streams.ts';
+import { Interests } from '../../src/discovery/interests.ts';
 import { runLedgerClient } from '../../src/discovery/ledger-client.ts';
-import { MeshSource, meshTypeUrls } from '../../src/discovery/mesh-source.ts';
-import type { MeshSnapshot } from '../../src/policy/mesh-snapshot.ts';
+import { MeshSource } from '../../src/discovery/mesh-source.ts';
+import { sidecarSubscriptions } from '../../src/discovery/sidecar-subscriptions.ts';
+import { podUid } from '../../src/policy/model.ts';
+import { isWholeFor } from '../../src/proxy/whole-mesh.ts';
 import { Snapshot } from '../../src/snapshot.ts';
 import { clientContext } from '../../src/tls/context.ts';
 import { unixTarget } from '../../src/wire/grpc-target.ts';
@@ -38,13 +41,15 @@ export class LoopbackPod {
   readonly ip: string;
   readonly spec: PodSpec;
   readonly sidecar: RunningSidecar;
+  readonly interests: Interests;
   readonly #end: () => Promise<void>;
 
-  constructor(of: { spec: PodSpec; ip: string; sidecar: RunningSidecar; end: () => Promise<void> }) {
+  constructor(of: { spec: PodSpec; ip: string; sidecar: RunningSidecar; interests: Interests; end: () => Promise<void> }) {
     this.spec = of.spec;
     this.key = `${of.spec.namespace}/${of.spec.name}`;
     this.ip = of.ip;
     this.sidecar = of.sidecar;
+    this.interests = of.interests;
     this.#end = of.end;
   }
 
@@ -78,6 +83,12 @@ status: {podIP: ${this.ip}}
       if (deadline.aborted) throw new Error(`${this.key} does not obey: it is ${this.mode}`);
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
+  }
+
+  /** Resolves when the pod knows a service by its address, as if it had called it. */
+  async knows(service: { key: string; address: string }): Promise<void> {
+    this.interests.ask(service.address);
+    await this.obeys((it) => it.sidecar.mesh.current?.registry.service(service.key)?.addresses.includes(service.address) === true);
   }
 
   /** Asks a service address through this pod's sidecar: the answering pod's name, or the error. */
@@ -150,30 +161,34 @@ export class LoopbackMesh implements AsyncDisposable {
     const { namespace, name, serviceAccount = name, ip = `127.1.0.${this.#nextIp++}` } = spec;
     const application = createServer({ allowHalfOpen: true }, (socket) => answer(socket, `${namespace}/${name}`)).listen(0, ip);
     await once(application, 'listening');
-    const sidecar = await startSidecar({ namespace, name });
+    const stop = new AbortController();
+    const self = podUid(`${namespace}/${name}`);
+    const interests = new Interests({ self, log: this.records.log, signal: stop.signal });
+    const sidecar = await startSidecar({ namespace, name, interests });
     const address = application.address();
     if (typeof address === 'object' && address !== null) sidecar.inboundDestination = { address: ip, port: address.port };
-    const stop = new AbortController();
     const target = unixTarget(this.plane.address('agent'));
     const token = new Snapshot(await this.plane.token(serviceAccount, { namespace }));
     const { log } = sidecar.records;
     const common = { target, token, log, signal: stop.signal };
     const pod = `${namespace}/${name}`;
-    const whole = ({ registry, authorizations }: MeshSnapshot) => {
-      const self = registry.workload(namespace, name);
-      return self === undefined || authorizations.of(self).missing.length === 0;
-    };
-    const source = new MeshSource(sidecar.mesh, whole);
+    const source = new MeshSource(sidecar.mesh, isWholeFor({ podNamespace: namespace, podName: name }));
     const { identity, revocations } = sidecar;
     const streams = [
       runIdentityStreams({ ...common, nodeId: name, crl: 'CRL', identity, revocations, prove: clientContext, now: Date.now }),
-      runDeltaAdsClient({ ...common, nodeId: name, typeUrls: meshTypeUrls, apply: (typeUrl, change) => source.apply(typeUrl, change) }),
+      runDeltaAdsClient({
+        ...common,
+        ...sidecarSubscriptions(self, interests),
+        nodeId: name,
+        apply: (typeUrl, change) => source.apply(typeUrl, change),
+      }),
       runLedgerClient({ ...common, ledgers: () => [{ pod, reporter: '', ended: false, ledger: sidecar.sidecar.tracker.ledger }] }),
     ];
     return new LoopbackPod({
       spec,
       ip,
       sidecar,
+      interests,
       end: async () => {
         stop.abort();
         await Promise.all(streams);

@@ -9,7 +9,7 @@ import { Authorizations } from '../../src/policy/authorizations.ts';
 import type { MeshSnapshot } from '../../src/policy/mesh-snapshot.ts';
 import type { ClientTlsSettings, Endpoint, MutualTlsMode, Service, TrafficPolicy, Workload } from '../../src/policy/model.ts';
 import { Registry } from '../../src/policy/registry.ts';
-import type { PipelineSettings } from '../../src/proxy/context.ts';
+import type { AddressInterests, PipelineSettings } from '../../src/proxy/context.ts';
 import { Sidecar } from '../../src/proxy/sidecar.ts';
 import { Snapshot } from '../../src/snapshot.ts';
 import { noRevocations, type RevocationList } from '../../src/spiffe/crl.ts';
@@ -99,6 +99,8 @@ export interface SidecarSetup {
   readonly drainTimeoutMs?: number;
   readonly tunnelPortOf?: (address: string) => number;
   readonly now?: () => number;
+  /** Default: nobody is asked, as in a mesh that is known as a whole. */
+  readonly interests?: AddressInterests;
   /** Default: the ledger of its tracker. */
   readonly sightings?: SightingSink;
 }
@@ -116,6 +118,9 @@ export interface RunningSidecar extends AsyncDisposable {
   /** Resolves when every connection has ended, and forgets the records: the next test's are its own. */
   settled(): Promise<void>;
 }
+
+/** For a mesh that is known as a whole. */
+export const nobodyAsked: AddressInterests = { hold: () => () => undefined, ask: () => undefined };
 
 export async function startSidecar(setup: SidecarSetup): Promise<RunningSidecar> {
   const records = new RecordingLog();
@@ -141,6 +146,7 @@ export async function startSidecar(setup: SidecarSetup): Promise<RunningSidecar>
     identity,
     revocations,
     mesh,
+    interests: setup.interests ?? nobodyAsked,
     originalDestination: ({ localPort }) =>
       localPort === sidecar.ports.inbound ? (running.inbound ?? running.destination) : running.destination,
     log: records.log,
@@ -252,7 +258,12 @@ export function meshOf(spec: MeshSpec): MeshSnapshot {
       ];
     }),
   );
-  return { registry: new Registry({ workloads, services }), policies, authorizations: new Authorizations(spec.authorizations ?? []) };
+  return {
+    knows: () => true,
+    registry: new Registry({ workloads, services }),
+    policies,
+    authorizations: new Authorizations(spec.authorizations ?? []),
+  };
 }
 
 /** An application: counts the connections and bytes it gets. Echoes unless told otherwise. */

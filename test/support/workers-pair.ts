@@ -14,11 +14,13 @@ import { Snapshot } from '../../src/snapshot.ts';
 import { noRevocations, type RevocationList } from '../../src/spiffe/crl.ts';
 import type { Identity } from '../../src/spiffe/identity.ts';
 import { SidecarWorkers, type SidecarWorkersOptions } from '../../src/workers/sidecar-workers.ts';
-import { Application, type LogRecord, type MeshSpec, meshOf, RecordingLog } from './sidecar-harness.ts';
+import { Application, type LogRecord, type MeshSpec, meshOf, nobodyAsked, RecordingLog } from './sidecar-harness.ts';
 import type { Order, WorkerTestSettings } from './workers-entry.ts';
 
 export interface WorkersSetup
-  extends Partial<Pick<SidecarWorkersOptions, 'workers' | 'drainTimeoutMs' | 'maxOldGenerationSizeMb' | 'ports' | 'sightings'>> {
+  extends Partial<
+    Pick<SidecarWorkersOptions, 'workers' | 'interests' | 'drainTimeoutMs' | 'maxOldGenerationSizeMb' | 'ports' | 'sightings'>
+  > {
   readonly namespace: string;
   readonly name: string;
   readonly identity?: Identity;
@@ -63,6 +65,7 @@ export class RunningWorkers implements AsyncDisposable {
       drainTimeoutMs: setup.drainTimeoutMs ?? 200,
       identity,
       revocations,
+      interests: setup.interests ?? nobodyAsked,
       log: records.log,
       logLevel: 'debug',
       writeLog: (lines) =>
@@ -87,7 +90,8 @@ export class RunningWorkers implements AsyncDisposable {
   replace(spec: MeshSpec): void {
     const { registry, policies } = meshOf(spec);
     const all = (entries: Iterable<readonly [string, Uint8Array]>) => ({ upserts: new Map(entries), removed: [] });
-    this.workers.apply(typeUrls.address, all([...registry.workloads()].map((workload) => [workload.uid, encodeWorkload(workload)])));
+    const workloads = all([...registry.workloads()].map((workload) => [workload.uid, encodeWorkload(workload)]));
+    this.workers.apply(typeUrls.address, { ...workloads, answered: ['127.0.0.1'] });
     this.workers.apply(
       typeUrls.authorization,
       all((spec.authorizations ?? []).map((policy) => [authorizationKey(policy), encodeAuthorization(policy)])),

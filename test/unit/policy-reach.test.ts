@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { HeldPolicies } from '../../src/agent/held-policies.ts';
+import { HeldPolicies, TakenByStream } from '../../src/agent/held-policies.ts';
 import { startController } from '../../src/control/controller.ts';
 import { NodeReports } from '../../src/control/node-reports.ts';
 import type { EffectiveObjects } from '../../src/control/objects/mesh-objects.ts';
@@ -110,20 +110,23 @@ describe('what should be held', () => {
 
 describe('what is held', () => {
   const ID = 'spiffe://cluster.local/ns/foo/sa/a';
-  const taken =
-    (trafficPolicy: string | undefined, ...authorizations: string[]) =>
-    (typeUrl: string) =>
-      typeUrl === typeUrls.authorization
-        ? new Map(authorizations.map((name) => [name, `v-${name}`]))
-        : new Map(
-            trafficPolicy === undefined ? [] : [['local//Pod/foo/a', trafficPolicy] as const, ['local//Pod/bar/b', 'theirs'] as const],
-          );
+  const sidecar = (pod: string, trafficPolicy: string | undefined, ...authorizations: string[]) => {
+    const taken = new TakenByStream(ID);
+    taken.hear({ node: { id: `sidecar~${pod.replace('/', '~')}` } });
+    // Later requests name nobody.
+    taken.hear({});
+    const policies: [string, string][] = trafficPolicy === undefined ? [] : [['local//Pod/foo/a', trafficPolicy]];
+    taken.settled({ typeUrl: typeUrls.trafficPolicy, held: new Map([...policies, ['local//Pod/bar/b', 'theirs']]) });
+    taken.settled({ typeUrl: typeUrls.authorization, held: new Map(authorizations.map((name) => [name, `v-${name}`])) });
+    return taken;
+  };
 
   test('is told of pods of the sidecar’s own namespace that have a policy, while its stream lasts', () => {
     const held = new HeldPolicies();
-    const end = held.follow({ pod: 'foo/a', reporter: ID, taken: taken('v1', 'foo/x') });
-    held.follow({ pod: 'bar/b', reporter: ID, taken: taken('v1') });
-    held.follow({ pod: 'foo/new', reporter: ID, taken: taken(undefined) });
+    const end = held.follow(sidecar('foo/a', 'v1', 'foo/x'));
+    held.follow(sidecar('bar/b', 'v1'));
+    held.follow(sidecar('foo/new', undefined));
+    held.follow(new TakenByStream(ID));
     const digest = ownPoliciesDigest({ trafficPolicy: 'v1', authorizations: new Map([['foo/x', 'v-foo/x']]) });
     assert.deepEqual(held.all, [{ pod: 'foo/a', reporter: ID, digest }]);
     end();

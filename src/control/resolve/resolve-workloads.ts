@@ -4,7 +4,7 @@ import { type Pod, podAddresses, TLS_MODE_LABEL, TUNNEL_LABEL } from '../../poli
 import { hostnameOf, type ServiceObject } from '../../policy/kinds/service.ts';
 import type { ServiceEntry } from '../../policy/kinds/service-entry.ts';
 import { LabelIndex } from '../../policy/label-index.ts';
-import { type ServicePort, serviceKey, type Workload } from '../../policy/model.ts';
+import { podUid, type ServicePort, serviceKey, type Workload } from '../../policy/model.ts';
 import { labelPair, PolicySubject } from '../../policy/policy-subject.ts';
 import { type SpiffeId, workloadSpiffeId } from '../../spiffe/spiffe-id.ts';
 import type { NamespaceObjects } from './namespace-objects.ts';
@@ -40,11 +40,6 @@ function identities(trustDomain: string): IdentityOf {
     known.set(key, id);
     return id;
   };
-}
-
-/** cluster//Pod/namespace/name: the form of Istio's workload uids. */
-export function podUid(pod: string): string {
-  return `local//Pod/${pod}`;
 }
 
 export function podSubject(pod: Pod): PolicySubject {

@@ -16,6 +16,7 @@ export interface SnapshotContext {
 export function snapshotOf(objects: MeshObjects, context: SnapshotContext): MeshSnapshot {
   const { workloads, services, policies, authorizations } = resolveMesh(objects, context);
   return Object.freeze({
+    knows: () => true,
     registry: new Registry({ workloads, services }),
     policies: new Map(policies.map((policy) => [policy.workload, policy])),
     authorizations: new Authorizations(authorizations),
