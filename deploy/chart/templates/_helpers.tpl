@@ -136,6 +136,11 @@ tolerations:
 {{- end }}
 {{- end }}
 
+{{- /* "true" where sidecars may make their keys themselves. */ -}}
+{{- define "handfast.inPod" -}}
+{{- if or .Values.sidecar.allowInPod (eq .Values.sidecar.identity "in-pod") }}true{{ end -}}
+{{- end }}
+
 {{- /* Every replica of control, by its name. */ -}}
 {{- define "handfast.controls" -}}
 {{- $namespace := .Release.Namespace -}}
