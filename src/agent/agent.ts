@@ -2,6 +2,8 @@
 // is, its token says, or what the kernel knows of its process.
 
 import { CaClient } from '../ca/client.ts';
+import { HeldPolicies } from '../discovery/held-policies.ts';
+import { MeshIndex } from '../discovery/mesh-index.ts';
 import { ResourceCache } from '../discovery/resource-cache.ts';
 import { TokenFile } from '../discovery/token-file.ts';
 import { HandfastError } from '../errors.ts';
@@ -14,11 +16,9 @@ import { serveOperators } from '../wire/operator-server.ts';
 import { Attestor } from './attestor.ts';
 import { followControls, inTurns } from './controls.ts';
 import { addDiscoveryRelay } from './discovery-relay.ts';
-import { HeldPolicies } from './held-policies.ts';
 import { followIstiod } from './istiod.ts';
 import { Ledgers } from './ledgers.ts';
 import { LivePeers } from './live-peers.ts';
-import { MeshIndex } from './mesh-index.ts';
 import { followOwnIdentity } from './own-identity.ts';
 import { addReportService } from './report-service.ts';
 import { addSdsService } from './sds-server.ts';

@@ -1,13 +1,13 @@
 // Control as its agents have it, in one replica or several: one of them is followed, another takes its place when its stream ends; all of them are told what happens here, so that each knows it.
 
 import { runDeltaAdsClient } from '../discovery/delta-ads-client.ts';
+import type { HeldPolicies } from '../discovery/held-policies.ts';
 import { type ReportedLedger, runLedgerClient } from '../discovery/ledger-client.ts';
 import { meshTypeUrls } from '../discovery/mesh-source.ts';
 import { runReportClient } from '../discovery/report-client.ts';
 import type { ResourceChange } from '../discovery/resource-cache.ts';
 import type { Log } from '../observe/log.ts';
 import type { GrpcTarget } from '../wire/grpc-target.ts';
-import type { HeldPolicies } from './held-policies.ts';
 import type { Ledgers } from './ledgers.ts';
 import type { LivePeers } from './live-peers.ts';
 

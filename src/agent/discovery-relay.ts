@@ -1,16 +1,16 @@
 // Delta ADS on the agent's socket, from what control sent: proxies that prove themselves get what they ask for, also while control is away.
 
 import type { Server } from '@grpc/grpc-js';
+import { AddressView } from '../discovery/address-view.ts';
 import { type DeltaStream, serveDeltaStream } from '../discovery/delta-server.ts';
+import { type HeldPolicies, TakenByStream } from '../discovery/held-policies.ts';
+import type { MeshIndex } from '../discovery/mesh-index.ts';
+import { NameBudget } from '../discovery/name-budget.ts';
+import { requestLimit } from '../discovery/request-limit.ts';
 import type { Log } from '../observe/log.ts';
 import type { Rate } from '../rate-limit.ts';
 import { type AggregatedDiscoveryServiceServer, AggregatedDiscoveryServiceService } from '../wire/gen/envoy/service/discovery/v3/ads.ts';
 import type { DeltaDiscoveryRequest } from '../wire/gen/envoy/service/discovery/v3/discovery.ts';
-import { AddressView } from './address-view.ts';
-import { type HeldPolicies, TakenByStream } from './held-policies.ts';
-import type { MeshIndex } from './mesh-index.ts';
-import { NameBudget } from './name-budget.ts';
-import { requestLimit } from './request-limit.ts';
 import type { StreamSessions } from './stream-session.ts';
 
 /** A sidecar asks some 25 times a second at most, and answers what it is told; a mesh may change often. */

@@ -3,10 +3,10 @@
 import { status } from '@grpc/grpc-js';
 import { isPlausibleReport } from '../discovery/believed-ledger.ts';
 import type { ReportedLedger } from '../discovery/ledger-client.ts';
+import { requestLimit } from '../discovery/request-limit.ts';
 import type { LedgerEntry, LedgerReport } from '../wire/gen/handfast/report/v1/report.ts';
 import { statusError } from '../wire/grpc.ts';
 import type { Reporter, ReportStream } from './report-stream.ts';
-import { requestLimit } from './request-limit.ts';
 import { SidecarLedger } from './sidecar-ledger.ts';
 
 type Call = ReportStream<LedgerReport>;

@@ -1,12 +1,12 @@
 // The open connections of this node's sidecars, as they report them: for operators, and for the one who asks before revoking.
 
 import { status } from '@grpc/grpc-js';
+import { believedPeers } from '../discovery/believed-peers.ts';
 import type { Connections } from '../discovery/fit-report.ts';
+import { requestLimit } from '../discovery/request-limit.ts';
 import type { ConnectionReport, LivePeer } from '../wire/gen/handfast/report/v1/report.ts';
 import { statusError } from '../wire/grpc.ts';
-import { believedPeers } from './believed-peers.ts';
 import type { Reporter, ReportStream } from './report-stream.ts';
-import { requestLimit } from './request-limit.ts';
 
 /** Who reported: a workload's SPIFFE ID, and what it said last. `truncated`: it has more than that. */
 export interface ReportedPeers {

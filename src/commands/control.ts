@@ -31,6 +31,7 @@ const flags = {
     help: 'unix socket for operators, root alone',
   },
   ...listenFlags,
+  'serve-sidecars': { kind: 'switch', help: '--listen only: serve sidecars that have no agent, too (handfast proxy --ca)' },
   ...nodeFlags,
   state: {
     kind: 'text',
@@ -55,6 +56,7 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
     const control = await startControl({
       objects,
       shared: config.lease === undefined ? undefined : sharedState(config.lease, objects),
+      servesSidecars: config['serve-sidecars'],
       signal,
       socket: config.socket,
       operatorSocket: config['operator-socket'],

@@ -46,6 +46,8 @@ export interface ControlOptions {
   readonly shared?: SharedState | undefined;
   /** For agents elsewhere; then control is a node itself and needs the CA. */
   readonly listen?: { readonly host: string; readonly port: number; readonly node: MeshNodeOptions };
+  /** Whether sidecars without an agent are served too, on `listen`. */
+  readonly servesSidecars?: boolean;
   /** How long each stage of a switch that clients must follow lasts; long enough for a big mesh unless told otherwise. */
   readonly stages?: StageTimes;
   /** Gives up waiting for what it needs to begin. */
@@ -104,7 +106,7 @@ export async function startControl(options: ControlOptions): Promise<RunningCont
     const { isInForce, expectedDigest } = controller;
     const asked = askedOf(rollouts.effective);
     const server = newServer({ maxStreams: MAX_STREAMS });
-    const reports = addControlServices(server, { cache, ledger, trustDomain, log, now });
+    const reports = addControlServices(server, { cache, ledger, trustDomain, servesSidecars: options.servesSidecars ?? false, log, now });
     running.push(() => stopServer(server));
     if (source instanceof KubeSource)
       showReach(source, { leadership, effective: rollouts.effective, reports, expectedDigest, registeredId, signal: watching.signal });

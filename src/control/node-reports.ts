@@ -1,5 +1,6 @@
 // What agents report of their sidecars' connections, and which of them have not: whoever asks before revoking must know what is missing.
 
+import { HeldPolicies as ConfirmedPolicies } from '../discovery/held-policies.ts';
 import type { ConnectionReport, HeldPolicies, LivePeer } from '../wire/gen/handfast/report/v1/report.ts';
 
 /** What the sidecars of a node are connected to now. `complete`: it has reported, and all of it. */
@@ -12,8 +13,10 @@ export interface NodeReport {
 export class NodeReports {
   readonly #connected = new Map<object, string>();
   readonly #reports = new Map<object, NodeReport>();
-  /** By pod, what each stream says of it. */
-  readonly #held = new Map<string, Map<object, HeldPolicies>>();
+  /** Of sidecars that come themselves. */
+  readonly sidecars = new ConfirmedPolicies();
+  /** What each agent says of its own. */
+  readonly #held = new Map<object, readonly HeldPolicies[]>();
 
   /** An agent that is served, by whatever stream. */
   connect(stream: object, node: string): void {
@@ -24,28 +27,19 @@ export class NodeReports {
     // What still comes of a stream that has ended would never be taken back.
     if (!this.#connected.has(stream)) return;
     this.#reports.set(stream, { node, state: report.truncated ? 'truncated' : 'complete', peers: report.peers });
-    this.#forgetHeld(stream);
-    for (const held of report.held) {
-      const ofPod = this.#held.get(held.pod) ?? new Map<object, HeldPolicies>();
-      this.#held.set(held.pod, ofPod.set(stream, held));
-    }
+    this.#held.set(stream, report.held);
   }
 
-  /** Whether a sidecar of the pod (`namespace/name`) that has proven to be `reporter` has confirmed these policies (discovery/own-policies.ts). */
-  holds(pod: string, of: { reporter: string; digest: string }): boolean {
-    for (const { reporter, digest } of this.#held.get(pod)?.values() ?? [])
-      if (reporter === of.reporter && digest === of.digest) return true;
-    return false;
+  /** What sidecars have confirmed, by pod (`namespace/name`): by their agents' word, and by their own where they have none. */
+  get heldByPod(): ReadonlyMap<string, readonly HeldPolicies[]> {
+    const all = [...this.#held.values()].flat();
+    return Map.groupBy([...all, ...this.sidecars.all], ({ pod }) => pod);
   }
 
   end(stream: object): void {
     this.#connected.delete(stream);
     this.#reports.delete(stream);
-    this.#forgetHeld(stream);
-  }
-
-  #forgetHeld(stream: object): void {
-    for (const [pod, ofPod] of this.#held) if (ofPod.delete(stream) && ofPod.size === 0) this.#held.delete(pod);
+    this.#held.delete(stream);
   }
 
   /** Every node that has reported or is connected. */

@@ -1,6 +1,7 @@
 // Shows the authors of policies in the API server how many sidecars have them; whoever leads writes it.
 
 import type { Snapshot } from '../snapshot.ts';
+import type { HeldPolicies } from '../wire/gen/handfast/report/v1/report.ts';
 import type { RunningController } from './controller.ts';
 import type { Leadership } from './leadership.ts';
 import type { NodeReports } from './node-reports.ts';
@@ -23,13 +24,23 @@ export interface ReachStatusOptions {
 
 /** Until the signal aborts. */
 export function showReach(source: Pick<KubeSource, 'showReach'>, of: ReachStatusOptions): void {
-  const isUpToDate = (pod: string) => {
-    const [digest, reporter] = [of.expectedDigest(pod), of.registeredId(pod)];
-    return digest !== undefined && reporter !== undefined && of.reports.holds(pod, { reporter, digest });
-  };
   const timer = setInterval(() => {
-    if (of.leadership.leads() && of.effective.current !== undefined) source.showReach(reachOf(of.effective.current, isUpToDate));
+    const { current } = of.effective;
+    if (!of.leadership.leads() || current === undefined) return;
+    const held = of.reports.heldByPod;
+    source.showReach(
+      reachOf(current, (pod) => isUpToDate(held.get(pod) ?? [], { digest: of.expectedDigest(pod), reporter: of.registeredId(pod) })),
+    );
   }, EVERY_MS);
   timer.unref();
   of.signal.addEventListener('abort', () => clearInterval(timer), { once: true });
+}
+
+/** By the word of the pod's own sidecar alone. */
+export function isUpToDate(
+  held: readonly HeldPolicies[],
+  wanted: { readonly digest: string | undefined; readonly reporter: string | undefined },
+): boolean {
+  const { digest, reporter } = wanted;
+  return digest !== undefined && reporter !== undefined && held.some((one) => one.reporter === reporter && one.digest === digest);
 }

@@ -1,10 +1,11 @@
-// Control's side of discovery: delta ADS for agents, and what they report of their sidecars' connections.
+// Control's side of discovery: delta ADS for agents, and for sidecars that have none; and what they report of connections.
 
 import { type Server, type ServerDuplexStream, status } from '@grpc/grpc-js';
 import { isPlausibleEntry, isPlausibleReport } from '../discovery/believed-ledger.ts';
 import { type DeltaStream, serveDeltaStream } from '../discovery/delta-server.ts';
 import type { ResourceCache } from '../discovery/resource-cache.ts';
 import type { Log } from '../observe/log.ts';
+import { type SpiffeId, workloadOf } from '../spiffe/spiffe-id.ts';
 import { nodeOf } from '../spiffe/system-ids.ts';
 import type { VerifiedPeer } from '../spiffe/verify-peer.ts';
 import { callerOf } from '../wire/caller.ts';
@@ -18,12 +19,16 @@ import {
 } from '../wire/gen/handfast/report/v1/report.ts';
 import { statusError, whenOver } from '../wire/grpc.ts';
 import type { MeshLedger } from './ledger/mesh-ledger.ts';
+import { MeshForSidecars } from './mesh-for-sidecars.ts';
 import { NodeReports } from './node-reports.ts';
+import { WorkloadReports, type WorkloadStream } from './workload-reports.ts';
 
 export interface ControlServiceDeps {
   readonly cache: ResourceCache;
   readonly ledger: MeshLedger;
   readonly trustDomain: string;
+  /** Sidecars without an agent come themselves. */
+  readonly servesSidecars: boolean;
   readonly log: Log;
   /** Unix milliseconds. */
   readonly now: () => number;
@@ -31,32 +36,52 @@ export interface ControlServiceDeps {
 
 export function addControlServices(server: Server, deps: ControlServiceDeps): NodeReports {
   const reports = new NodeReports();
-  /** The agent's name, kept until its stream ends. */
-  const admit = (call: ServerDuplexStream<unknown, unknown>): string | undefined => {
-    const node = admitAgent(call, deps);
-    if (node === undefined) return undefined;
-    reports.connect(call, node);
-    const end = () => reports.end(call);
-    whenOver(call, end);
-    return node;
+  const workloads = new WorkloadReports();
+  const mesh = new MeshForSidecars(deps);
+  /** Whom it is served as, kept until its stream ends. */
+  const admit = (call: ServerDuplexStream<unknown, unknown>): Admitted | undefined => {
+    const caller = admitted(call, deps);
+    if (caller === undefined) return undefined;
+    reports.connect(call, caller.name);
+    whenOver(call, () => reports.end(call));
+    return caller;
+  };
+  /** With what a workload's reports must go through; undefined when the stream has ended instead. */
+  const admitReports = (call: ServerDuplexStream<unknown, unknown>): { node: string; workload: WorkloadStream | undefined } | undefined => {
+    const caller = admit(call);
+    if (caller?.workload === undefined) return caller === undefined ? undefined : { node: caller.name, workload: undefined };
+    try {
+      const workload = workloads.open(caller.workload.uri);
+      whenOver(call, () => workload.end());
+      return { node: caller.name, workload };
+    } catch (error) {
+      call.emit('error', error);
+      return undefined;
+    }
   };
   const discovery: AggregatedDiscoveryServiceServer = {
     deltaAggregatedResources: (call: DeltaStream) => {
-      const peer = admit(call);
-      if (peer !== undefined) serveDeltaStream(call, { view: deps.cache, peer, log: deps.log });
+      const caller = admit(call);
+      if (caller === undefined) return;
+      if (caller.workload === undefined) serveDeltaStream(call, { view: deps.cache, peer: caller.name, log: deps.log });
+      else mesh.serve(call, { spiffeId: caller.workload.uri, confirmed: reports.sidecars });
     },
   };
   server.addService(AggregatedDiscoveryServiceService, discovery);
   const reporting: ReportServiceServer = {
     report: (call: ServerDuplexStream<ConnectionReport, ReportSummary>) => {
-      const node = admit(call);
-      if (node === undefined) return;
-      call.on('data', (report: ConnectionReport) => reports.report(call, { node, report }));
+      const from = admitReports(call);
+      if (from === undefined) return;
+      const { node, workload } = from;
+      call.on('data', (report: ConnectionReport) =>
+        orEnd(call, () => reports.report(call, { node, report: workload?.peers(report) ?? report })),
+      );
       call.on('end', () => call.end());
     },
     record: (call: ServerDuplexStream<LedgerReport, ReportSummary>) => {
-      const node = admit(call);
-      if (node === undefined) return;
+      const from = admitReports(call);
+      if (from === undefined) return;
+      const { node, workload } = from;
       let over = false;
       let taken = 0;
       // It is the last word that counts: an agent that does not read gets fewer, instead of a queue in our memory.
@@ -67,9 +92,11 @@ export function addControlServices(server: Server, deps: ControlServiceDeps): No
       call.on('data', (report: LedgerReport) => {
         // What still comes of a stream that has ended would stay open for ever.
         if (over) return;
-        takeLedger(deps, { call, node, report });
-        taken++;
-        answer();
+        orEnd(call, () => {
+          takeLedger(deps, { call, node, report: workload?.ledger(report) ?? report });
+          taken++;
+          answer();
+        });
       });
       whenOver(call, () => {
         over = true;
@@ -82,6 +109,14 @@ export function addControlServices(server: Server, deps: ControlServiceDeps): No
   return reports;
 }
 
+function orEnd(call: ServerDuplexStream<unknown, unknown>, act: () => void): void {
+  try {
+    act();
+  } catch (error) {
+    call.emit('error', error);
+  }
+}
+
 /** An agent has looked at it before; but one node's agent must not be able to spoil what is asked of all. */
 function takeLedger({ ledger, now }: ControlServiceDeps, from: { call: object; node: string; report: LedgerReport }): void {
   const { call, node, report } = from;
@@ -91,13 +126,31 @@ function takeLedger({ ledger, now }: ControlServiceDeps, from: { call: object; n
   ledger.take(call, { node, report: { ...report, entries, dropped: report.dropped + report.entries.length - entries.length } });
 }
 
-/** The agent's name; undefined for anybody else, whose stream is ended. */
-function admitAgent(call: ServerDuplexStream<unknown, unknown>, { trustDomain, now }: ControlServiceDeps): string | undefined {
+/** An agent, or where they come themselves a workload's sidecar. */
+interface Admitted {
+  /** Of the node, or of the workload: no node's name has a slash. */
+  readonly name: string;
+  readonly workload: SpiffeId | undefined;
+}
+
+/** Undefined for anybody else, whose stream is ended. */
+function admitted(
+  call: ServerDuplexStream<unknown, unknown>,
+  { trustDomain, servesSidecars, now }: ControlServiceDeps,
+): Admitted | undefined {
   const caller = callerOf(call);
-  if (caller?.kind === 'unix') return 'local';
-  const node = caller?.kind === 'tls' && isValid(caller.peer, { trustDomain, now: now() }) ? nodeOf(caller.peer.id) : undefined;
-  if (node === undefined) call.emit('error', statusError(status.PERMISSION_DENIED, 'only agents are served here'));
-  return node;
+  if (caller?.kind === 'unix') return { name: 'local', workload: undefined };
+  if (caller?.kind === 'tls' && isValid(caller.peer, { trustDomain, now: now() })) {
+    const { id } = caller.peer;
+    const node = nodeOf(id);
+    if (node !== undefined) return { name: node, workload: undefined };
+    if (servesSidecars && workloadOf(id) !== undefined) return { name: `workload ${id.path.slice(1)}`, workload: id };
+  }
+  call.emit(
+    'error',
+    statusError(status.PERMISSION_DENIED, servesSidecars ? 'only agents and sidecars are served here' : 'only agents are served here'),
+  );
+  return undefined;
 }
 
 /** One of ours, whose certificate has not ended since it connected. */

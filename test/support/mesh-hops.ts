@@ -1,10 +1,10 @@
 // Control, agents and sidecars without sockets between them: what is under way is moved on when a test says, in whatever order.
 
 import { EventEmitter } from 'node:events';
-import { MeshIndex } from '../../src/agent/mesh-index.ts';
 import { decodeAuthorization, encodeAuthorization } from '../../src/discovery/authorization-codec.ts';
 import type { ChangingNames } from '../../src/discovery/delta-client.ts';
 import { type DeltaStream, serveDeltaStream } from '../../src/discovery/delta-server.ts';
+import { MeshIndex } from '../../src/discovery/mesh-index.ts';
 import { meshTypeUrls } from '../../src/discovery/mesh-source.ts';
 import { ResourceCache } from '../../src/discovery/resource-cache.ts';
 import type { ResourceView } from '../../src/discovery/resource-view.ts';

@@ -1,12 +1,12 @@
 // Sidecars of the harness that ask an agent's discovery for what they need, over a real socket; what the agent holds is a test's to publish.
 
-import { AddressView } from '../../src/agent/address-view.ts';
-import { MeshIndex } from '../../src/agent/mesh-index.ts';
-import { NameBudget } from '../../src/agent/name-budget.ts';
+import { AddressView } from '../../src/discovery/address-view.ts';
 import { encodeAuthorization } from '../../src/discovery/authorization-codec.ts';
 import { runDeltaAdsClient } from '../../src/discovery/delta-ads-client.ts';
 import { type InterestLimits, Interests } from '../../src/discovery/interests.ts';
+import { MeshIndex } from '../../src/discovery/mesh-index.ts';
 import { MeshSource } from '../../src/discovery/mesh-source.ts';
+import { NameBudget } from '../../src/discovery/name-budget.ts';
 import { ResourceCache } from '../../src/discovery/resource-cache.ts';
 import { sidecarSubscriptions } from '../../src/discovery/sidecar-subscriptions.ts';
 import { typeUrls } from '../../src/discovery/type-urls.ts';

@@ -4,9 +4,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
-import { AddressView } from '../../src/agent/address-view.ts';
-import { NameBudget } from '../../src/agent/name-budget.ts';
+import { AddressView } from '../../src/discovery/address-view.ts';
 import { Interests } from '../../src/discovery/interests.ts';
+import { NameBudget } from '../../src/discovery/name-budget.ts';
 import { typeUrls } from '../../src/discovery/type-urls.ts';
 import { addressOfPod, Hop, random, uidOf, unbound, World } from '../support/mesh-hops.ts';
 

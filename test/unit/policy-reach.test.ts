@@ -2,12 +2,13 @@
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { HeldPolicies, TakenByStream } from '../../src/agent/held-policies.ts';
 import { startController } from '../../src/control/controller.ts';
 import { NodeReports } from '../../src/control/node-reports.ts';
 import type { EffectiveObjects } from '../../src/control/objects/mesh-objects.ts';
 import { parseObjects } from '../../src/control/objects/parse-objects.ts';
 import { reachOf } from '../../src/control/policy-reach.ts';
+import { isUpToDate } from '../../src/control/reach-status.ts';
+import { HeldPolicies, TakenByStream } from '../../src/discovery/held-policies.ts';
 import { ownPoliciesDigest } from '../../src/discovery/own-policies.ts';
 import { ResourceCache } from '../../src/discovery/resource-cache.ts';
 import { typeUrls } from '../../src/discovery/type-urls.ts';
@@ -140,13 +141,15 @@ describe('what is held', () => {
     reports.connect(other, 'n2');
     const say = (stream: object, reporter: string, digest: string) =>
       reports.report(stream, { node: 'n', report: { peers: [], truncated: false, held: [{ pod: 'foo/a', reporter, digest }] } });
+    const holds = () => isUpToDate(reports.heldByPod.get('foo/a') ?? [], { reporter: ID, digest: 'new' });
     say(other, 'spiffe://cluster.local/ns/foo/sa/thief', 'new');
-    assert.equal(reports.holds('foo/a', { reporter: ID, digest: 'new' }), false);
+    assert.equal(holds(), false);
     say(own, ID, 'old');
-    assert.equal(reports.holds('foo/a', { reporter: ID, digest: 'new' }), false);
+    assert.equal(holds(), false);
     say(own, ID, 'new');
-    assert.equal(reports.holds('foo/a', { reporter: ID, digest: 'new' }), true);
+    assert.equal(holds(), true);
+    assert.equal(isUpToDate(reports.heldByPod.get('foo/a') ?? [], { reporter: undefined, digest: 'new' }), false);
     reports.end(own);
-    assert.equal(reports.holds('foo/a', { reporter: ID, digest: 'new' }), false);
+    assert.equal(holds(), false);
   });
 });

@@ -1,12 +1,12 @@
 // What one stream is told of the mesh: all of a type where it asks for everything, and otherwise what belongs to the names that it asks for.
 
 import { status } from '@grpc/grpc-js';
-import type { AskedNames, Resources, ResourceView, Touched, VersionedResource } from '../discovery/resource-view.ts';
-import { typeUrls } from '../discovery/type-urls.ts';
 import { type Rate, TokenBucket } from '../rate-limit.ts';
 import { statusError } from '../wire/grpc.ts';
 import type { Follower, MeshIndex } from './mesh-index.ts';
 import type { NameBudget } from './name-budget.ts';
+import type { AskedNames, Resources, ResourceView, Touched, VersionedResource } from './resource-view.ts';
+import { typeUrls } from './type-urls.ts';
 
 /** A sidecar asks for fewer, and lets go of those that it does not use. */
 const MAX_NAMES = 4_096;

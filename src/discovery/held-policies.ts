@@ -1,11 +1,11 @@
 // What each sidecar of this node has confirmed of its own pod's policies, for those who have written them.
 
-import { ownPoliciesDigest } from '../discovery/own-policies.ts';
-import type { StreamAnswers } from '../discovery/resource-view.ts';
-import { typeUrls } from '../discovery/type-urls.ts';
 import { podUid } from '../policy/model.ts';
 import { parseSpiffeId, workloadOf } from '../spiffe/spiffe-id.ts';
 import type { HeldPolicies as Held } from '../wire/gen/handfast/report/v1/report.ts';
+import { ownPoliciesDigest } from './own-policies.ts';
+import type { StreamAnswers } from './resource-view.ts';
+import { typeUrls } from './type-urls.ts';
 
 /** The sidecar's own word for itself, as its streams begin with it. */
 const SIDECAR_NODE = /^sidecar~([a-z0-9-]{1,63})~([a-z0-9.-]{1,253})$/;

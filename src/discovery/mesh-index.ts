@@ -1,12 +1,12 @@
 // What belongs to an address: its services, their endpoints, and the workloads behind it. One index for all streams of the agent, of which a change costs what it touches.
 
-import { addressName } from '../discovery/address-name.ts';
-import { decodeAuthorization } from '../discovery/authorization-codec.ts';
-import type { ResourceCache, ResourceChange } from '../discovery/resource-cache.ts';
-import { typeUrls } from '../discovery/type-urls.ts';
-import { decodeAddress, decodeTrafficPolicy } from '../discovery/workload-codec.ts';
 import { HandfastError } from '../errors.ts';
+import { addressName } from './address-name.ts';
+import { decodeAuthorization } from './authorization-codec.ts';
 import { AuthorizationScopes, type Scoped } from './authorization-scopes.ts';
+import type { ResourceCache, ResourceChange } from './resource-cache.ts';
+import { typeUrls } from './type-urls.ts';
+import { decodeAddress, decodeTrafficPolicy } from './workload-codec.ts';
 
 /** A workload or a service, as far as others are found by it. */
 interface Entry extends Scoped {
@@ -44,10 +44,12 @@ export class MeshIndex {
   readonly #followed = new Map<string, Followed>();
   readonly #followers = new Set<Follower>();
   /** What of a change was read before it is known what of it is new. */
-  #read: Reading = { entries: new Map(), scopes: new Map() };
+  #read: Reading | undefined;
 
+  /** Of what is in the cache already, and of what comes. */
   constructor(cache: ResourceCache) {
     this.cache = cache;
+    for (const typeUrl of [typeUrls.address, typeUrls.authorization]) this.#changed(typeUrl, [...(cache.resources(typeUrl)?.keys() ?? [])]);
     cache.subscribe((typeUrl, names) => this.#changed(typeUrl, names));
   }
 
@@ -55,7 +57,7 @@ export class MeshIndex {
   apply(typeUrl: string, change: ResourceChange): void {
     this.#read = readingOf(typeUrl, change);
     this.cache.apply(typeUrl, change);
-    this.#read = { entries: new Map(), scopes: new Map() };
+    this.#read = undefined;
   }
 
   /** Whether there is anybody of this name or at this address. */
@@ -120,9 +122,10 @@ export class MeshIndex {
   }
 
   #changed(typeUrl: string, names: readonly string[]): void {
+    const read = this.#read ?? this.#readFromCache(typeUrl, names);
     switch (typeUrl) {
       case typeUrls.address:
-        this.#addressesChanged(names);
+        this.#addressesChanged(names, read);
         break;
       case typeUrls.trafficPolicy:
         for (const name of names) {
@@ -132,7 +135,7 @@ export class MeshIndex {
         }
         break;
       case typeUrls.authorization:
-        for (const name of names) this.authorizations.set(name, this.#read.scopes.get(name));
+        for (const name of names) this.authorizations.set(name, read.scopes.get(name));
         for (const follower of this.#followers) follower.authorizationsChanged(names);
         break;
       default:
@@ -141,10 +144,21 @@ export class MeshIndex {
     for (const follower of this.#followers) follower.settle();
   }
 
-  #addressesChanged(names: readonly string[]): void {
+  /** Whoever fills the cache itself has not had it read. */
+  #readFromCache(typeUrl: string, names: readonly string[]): Reading {
+    const all = this.cache.resources(typeUrl);
+    const upserts = new Map<string, Uint8Array>();
+    for (const name of names) {
+      const value = all?.get(name)?.value;
+      if (value !== undefined) upserts.set(name, value);
+    }
+    return readingOf(typeUrl, { upserts, removed: [] });
+  }
+
+  #addressesChanged(names: readonly string[], read: Reading): void {
     const concerned = new Set<string>();
     for (const name of names) this.#concern(name, concerned);
-    for (const name of names) this.#set(name, this.#read.entries.get(name));
+    for (const name of names) this.#set(name, read.entries.get(name));
     for (const name of names) this.#concern(name, concerned);
     const all = new Set(names);
     for (const name of concerned) {

@@ -1,8 +1,8 @@
 // What of a sidecar's report is believed: only what could be so, and of pods only those that may be its own.
 
-import type { Connections } from '../discovery/fit-report.ts';
 import { parseSpiffeId, workloadOf } from '../spiffe/spiffe-id.ts';
 import type { LivePeer } from '../wire/gen/handfast/report/v1/report.ts';
+import type { Connections } from './fit-report.ts';
 
 /** An ID may have 2,048 bytes, but none that we issue has more than this; and a thousand of them must leave room for others in one message. */
 const MAX_ID_LENGTH = 640;
