@@ -77,7 +77,9 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
         'CONFIG_INVALID',
         '--control HOST:PORT needs a certificate: give --ca HOST:PORT, --trust-bundle and --join-token-file too',
       );
-    const node = await MeshNode.start({ ...options, isWorkload: options.inPod !== undefined });
+    const token = options.inPod === undefined ? undefined : new TokenFile(options.inPod.tokenFile);
+    await token?.start(stopping.signal);
+    const node = await MeshNode.start({ ...options, workloadToken: token?.value });
     running.push(() => node.stop());
     const ca = new CaClient(node.ca);
     running.push(() => ca.close());
@@ -121,9 +123,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       });
       running.push(() => operators.close());
     }
-    if (options.inPod !== undefined) {
-      const token = new TokenFile(options.inPod.tokenFile);
-      await token.start(stopping.signal);
+    if (token !== undefined) {
       const following = followOwnIdentity({ sessions, token: token.value, identity: node.identity, log, signal: stopping.signal });
       running.push(() => following);
     }
@@ -151,8 +151,10 @@ async function followUpstream(
   const { node, index, ...rest } = of;
   if (istiod === undefined) {
     const targets = controls.map((address) => node.reach(address, { spiffeIds: [controlId(trustDomain).uri] }));
-    const ended = followControls({ ...rest, mesh: inPod === undefined ? index : undefined, controls: targets, log });
-    return { control: inTurns(targets), ended };
+    const following = { ...rest, mesh: inPod === undefined ? index : undefined, controls: targets, log };
+    // A workload is nobody to control before it has its certificate.
+    const known = inPod === undefined ? Promise.resolve() : node.identity.first(of.signal);
+    return { control: inTurns(targets), ended: known.then(() => followControls(following)) };
   }
   const token = new TokenFile(istiod.tokenFile);
   await token.start(of.signal);

@@ -45,6 +45,9 @@ export interface CaOptions {
 
 /** Of one node, which asks for all its workloads. */
 const MAX_STREAMS = 100;
+/** Of a caller without a certificate: one call to join, and one to try again; or what Istio's agents and sidecars without an agent ask over one connection. */
+const MAX_STREAMS_JOINING = 2;
+const MAX_STREAMS_ALONE = 32;
 
 export interface RunningCa {
   /** Of the TLS listener; 0 without one. */
@@ -74,7 +77,14 @@ export async function startCa(options: CaOptions): Promise<RunningCa> {
     };
     addServices(server);
     tellBundles(authority, options.onBundle);
-    const followers = addTrustService(server, { trust: authority.trust, trustDomain, tokensAlone: options.tokensAlone, log, now });
+    const strangers = newServer({
+      maxMessageBytes: MAX_REQUEST_BYTES,
+      maxStreams: options.tokensAlone ? MAX_STREAMS_ALONE : MAX_STREAMS_JOINING,
+    });
+    addServices(strangers);
+    const { trust } = authority;
+    const followers = addTrustService([server, strangers], { ...shared, prover, trust, trustDomain, tokensAlone: options.tokensAlone });
+    running.push(() => stopServer(strangers));
     running.push(() => stopServer(server));
 
     const onRefused = (refusal: object) => log.warn(refusal, 'connection refused');
@@ -94,7 +104,7 @@ export async function startCa(options: CaOptions): Promise<RunningCa> {
         : await listenForNodes({
             ...options,
             server,
-            addAnonymousServices: addServices,
+            strangers,
             listen,
             authority,
             joinTokens,

@@ -1,15 +1,13 @@
-// Who may ask the CA for what: agents and control by their node certificates, or by the socket that only root may open; and where tokens alone are enough, workloads themselves.
+// Who may ask the CA for what: agents and control by their node certificates, or by the socket that only root may open.
 
 import { status } from '@grpc/grpc-js';
-import { type SpiffeId, workloadOf } from '../spiffe/spiffe-id.ts';
 import { controlId, nodeOf } from '../spiffe/system-ids.ts';
 import { callerOf } from '../wire/caller.ts';
 import { statusError } from '../wire/grpc.ts';
 
-/** An agent (`name` as the ledger has it), control, a workload without an agent (its sidecar makes its key), or somebody who has proven nothing of itself yet. */
+/** An agent (`name` as the ledger has it), control, or somebody who has proven nothing of itself yet. */
 export type CaCaller =
   | { readonly kind: 'agent'; readonly name: string }
-  | { readonly kind: 'workload'; readonly name: string; readonly id: SpiffeId }
   | { readonly kind: 'control' }
   | { readonly kind: 'anonymous'; readonly name: string };
 
@@ -19,13 +17,11 @@ export const LOCAL_NODE = 'local';
 /** `now` in Unix milliseconds. */
 export interface CallerRules {
   readonly trustDomain: string;
-  /** Whether workloads come themselves. */
-  readonly tokensAlone: boolean;
   readonly now: number;
 }
 
 /** Throws UNAUTHENTICATED for a certificate that has ended, PERMISSION_DENIED for a member of a mesh that is neither agent nor control of ours. */
-export function caCaller(call: { getPeer(): string }, { trustDomain, tokensAlone, now }: CallerRules): CaCaller {
+export function caCaller(call: { getPeer(): string }, { trustDomain, now }: CallerRules): CaCaller {
   const caller = callerOf(call);
   if (caller === undefined) throw statusError(status.UNAUTHENTICATED, 'the caller is not known');
   if (caller.kind === 'unix') return { kind: 'agent', name: LOCAL_NODE };
@@ -37,7 +33,5 @@ export function caCaller(call: { getPeer(): string }, { trustDomain, tokensAlone
   const node = ours ? nodeOf(id) : undefined;
   if (node !== undefined) return { kind: 'agent', name: node };
   if (ours && id.uri === controlId(id.trustDomain).uri) return { kind: 'control' };
-  // No name of a node has a slash.
-  if (ours && tokensAlone && workloadOf(id) !== undefined) return { kind: 'workload', name: `workload ${id.path.slice(1)}`, id };
   throw statusError(status.PERMISSION_DENIED, `${id.uri} is neither an agent nor control of this mesh`);
 }

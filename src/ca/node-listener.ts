@@ -8,7 +8,6 @@ import { chooseHttp2 } from '../tls/alpn.ts';
 import { Terminator } from '../tls/terminate.ts';
 import type { Refusal } from '../wire/admission.ts';
 import type { Caller } from '../wire/caller.ts';
-import { newServer, stopServer } from '../wire/grpc.ts';
 import { type GrpcListener, listenTls } from '../wire/grpc-listener.ts';
 import { checkMember } from '../wire/mesh-member.ts';
 import type { Authority } from './authority.ts';
@@ -19,8 +18,8 @@ import { ownIdentity } from './own-identity.ts';
 export interface NodeListenerOptions {
   /** For callers with a certificate. */
   readonly server: Server;
-  /** Adds what callers without one may ask for. */
-  readonly addAnonymousServices: (server: Server) => void;
+  /** For callers without one. */
+  readonly strangers: Server;
   readonly listen: { readonly host: string; readonly port: number };
   readonly authority: Authority;
   readonly joinTokens: Pick<JoinTokens, 'waiting'>;
@@ -37,10 +36,9 @@ export interface NodeListenerOptions {
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 /** Requests of the CA are a CSR and a token. */
 export const MAX_REQUEST_BYTES = 64 * 1024;
-/** One call to join, and one to try again. */
-const JOINING = { maxStreams: 2, lifetimeMs: 10_000, maxAnonymous: 256, maxPerAnonymousAddress: 32 };
-/** Istio's agents stay, and ask for all workloads of a node over one connection. */
-const TOKENS_ALONE = { maxStreams: 32, lifetimeMs: undefined, maxAnonymous: 16_384, maxPerAnonymousAddress: 1_024 };
+const JOINING = { lifetimeMs: 10_000, maxAnonymous: 256, maxPerAnonymousAddress: 32 };
+/** Istio's agents and sidecars without an agent stay. */
+const TOKENS_ALONE = { lifetimeMs: undefined, maxAnonymous: 16_384, maxPerAnonymousAddress: 1_024 };
 
 /** Serves until `close`. Throws UNAVAILABLE when it cannot begin. */
 export async function listenForNodes(options: NodeListenerOptions): Promise<GrpcListener> {
@@ -57,13 +55,11 @@ export async function listenForNodes(options: NodeListenerOptions): Promise<Grpc
   });
   if (identity.current !== undefined) terminator.replace(identity.current);
   identity.subscribe((next) => terminator.replace(next));
-  const { maxStreams, lifetimeMs, maxAnonymous, maxPerAnonymousAddress } = options.tokensAlone ? TOKENS_ALONE : JOINING;
-  const strangers = newServer({ maxMessageBytes: MAX_REQUEST_BYTES, maxStreams });
-  options.addAnonymousServices(strangers);
+  const { lifetimeMs, maxAnonymous, maxPerAnonymousAddress } = options.tokensAlone ? TOKENS_ALONE : JOINING;
   const listener = await listenTls({
     ...options.listen,
     server: options.server,
-    anonymousService: { server: strangers, lifetimeMs },
+    anonymousService: { server: options.strangers, lifetimeMs },
     maxAnonymous,
     maxPerAnonymousAddress,
     terminator: { terminate: (raw) => terminator.terminateAny(raw) },
@@ -80,7 +76,6 @@ export async function listenForNodes(options: NodeListenerOptions): Promise<Grpc
     close: async () => {
       stopping.abort();
       await listener.close();
-      await stopServer(strangers);
     },
   };
 }

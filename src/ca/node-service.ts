@@ -48,7 +48,7 @@ export function addNodeService(server: Server, deps: NodeServiceDeps): void {
   const service: NodeServiceServer = {
     join: (call, callback) => {
       const join = async () => {
-        caCaller(call, { trustDomain, tokensAlone: false, now: now() });
+        caCaller(call, { trustDomain, now: now() });
         const caller = callerOf(call);
         const waitMs = joins.take(caller === undefined ? '' : callerKey(caller));
         if (waitMs > 0) throw new HandfastError('RATE_LIMITED', `too many attempts to join; the next one in ${Math.ceil(waitMs / 1000)} s`);
@@ -63,9 +63,8 @@ export function addNodeService(server: Server, deps: NodeServiceDeps): void {
     },
     renew: (call, callback) => {
       const renew = async () => {
-        const caller = caCaller(call, { trustDomain, tokensAlone: false, now: now() });
-        if (caller.kind !== 'agent' && caller.kind !== 'control')
-          throw statusError(status.UNAUTHENTICATED, "renewing needs the node's certificate; join again");
+        const caller = caCaller(call, { trustDomain, now: now() });
+        if (caller.kind === 'anonymous') throw statusError(status.UNAUTHENTICATED, "renewing needs the node's certificate; join again");
         const id = caller.kind === 'control' ? controlId(trustDomain) : agentId(trustDomain, caller.name);
         return issue(id, { ...deps, publicKey: readCsr(call.request.csr).publicKey });
       };

@@ -34,6 +34,9 @@ export interface WorkloadServiceDeps {
 
 type Deps = WorkloadServiceDeps & Required<Pick<WorkloadServiceDeps, 'attempts' | 'refusals'>>;
 
+/** What it takes to prove whose a token is. */
+export type ProvingDeps = Pick<Deps, 'prover' | 'authority' | 'attempts' | 'now'>;
+
 export function addWorkloadServices(server: Server, options: WorkloadServiceDeps): void {
   const { log } = options;
   const deps: Deps = { attempts: new AttemptLimits(), refusals: new RefusalLog(log), ...options };
@@ -84,27 +87,24 @@ async function sign(call: CertificateCall, deps: Deps): Promise<IssuedSvid> {
 
 /** Who asks, for ledger and limits: a node for its workloads, or somebody with a token, who follows no bundle of ours. */
 function whoAsks(call: { getPeer(): string }, { tokensAlone, authority, now }: Deps): { node: string; purpose: string } {
-  const caller = caCaller(call, { trustDomain: authority.trustDomain, tokensAlone, now: now() });
+  const caller = caCaller(call, { trustDomain: authority.trustDomain, now: now() });
   if (caller.kind === 'agent') return { node: caller.name, purpose: 'workload' };
-  if (caller.kind === 'workload' || (caller.kind === 'anonymous' && tokensAlone)) return { node: caller.name, purpose: 'token-alone' };
+  if (caller.kind === 'anonymous' && tokensAlone) return { node: caller.name, purpose: 'token-alone' };
   throw statusError(status.PERMISSION_DENIED, 'certificates are given to agents: join as a node (or start the CA with --tokens-alone)');
 }
 
-async function proveWorkload(call: { metadata: Metadata; getPeer(): string }, deps: Deps): Promise<SpiffeId> {
+/** Throws TOKEN_REFUSED, RATE_LIMITED or UNAVAILABLE. */
+export async function proveWorkload(call: { metadata: Metadata; getPeer(): string }, deps: ProvingDeps): Promise<SpiffeId> {
   const { prover, authority, attempts, now } = deps;
   const token = bearerToken(call.metadata);
   if (token === undefined) throw new HandfastError('TOKEN_REFUSED', 'no bearer token came with the request');
   attempts.take(call);
   const { namespace, serviceAccount, nodeName } = await prover.prove(token);
-  const caller = caCaller(call, { trustDomain: authority.trustDomain, tokensAlone: deps.tokensAlone, now: now() });
+  const caller = caCaller(call, { trustDomain: authority.trustDomain, now: now() });
   // A token that was stolen from another node's pod is worth nothing to this node.
   if (nodeName !== undefined && caller.kind === 'agent' && caller.name !== LOCAL_NODE && caller.name !== nodeName)
     throw new HandfastError('TOKEN_REFUSED', `the token is of a pod on node ${nodeName}, and node ${caller.name} brought it`);
-  const id = workloadSpiffeId({ trustDomain: authority.trustDomain, namespace, serviceAccount });
-  // Nor is somebody else's to a workload that has proven who it is.
-  if (caller.kind === 'workload' && caller.id.uri !== id.uri)
-    throw new HandfastError('TOKEN_REFUSED', `the token is of ${id.uri}, and ${caller.id.uri} brought it`);
-  return id;
+  return workloadSpiffeId({ trustDomain: authority.trustDomain, namespace, serviceAccount });
 }
 
 function reply<T>(making: Promise<T>, to: { callback: sendUnaryData<T>; refused: (error: unknown) => void }): void {

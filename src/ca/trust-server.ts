@@ -11,6 +11,7 @@ import type { Snapshot } from '../snapshot.ts';
 import { type SecretDiscoveryServiceServer, SecretDiscoveryServiceService } from '../wire/gen/envoy/service/secret/v3/sds.ts';
 import { statusError, whenOver } from '../wire/grpc.ts';
 import { caCaller } from './callers.ts';
+import { type ProvingDeps, proveWorkload, statusOf } from './server.ts';
 import type { CaTrust } from './trust-publisher.ts';
 
 /** Keeps track of the nodes that follow the trust bundle. */
@@ -51,10 +52,16 @@ export class TrustFollowers {
   }
 }
 
-export function addTrustService(
-  server: Server,
-  deps: { trust: Snapshot<CaTrust>; trustDomain: string; tokensAlone: boolean; log: Log; now: () => number },
-): TrustFollowers {
+export interface TrustServiceDeps extends ProvingDeps {
+  readonly trust: Snapshot<CaTrust>;
+  readonly trustDomain: string;
+  /** Whether a workload's token is enough (its sidecar has no agent): nothing of this is secret, but strangers need not have it. */
+  readonly tokensAlone: boolean;
+  readonly log: Log;
+}
+
+/** On each of these servers. */
+export function addTrustService(servers: readonly Server[], deps: TrustServiceDeps): TrustFollowers {
   const { trust, trustDomain, tokensAlone, log, now } = deps;
   const cache = new ResourceCache();
   const publish = ({ bundlePem, crlPem, jwks }: CaTrust) => {
@@ -68,9 +75,10 @@ export function addTrustService(
   const service: SecretDiscoveryServiceServer = {
     streamSecrets: (call: StateOfTheWorldStream) => {
       try {
-        const caller = caCaller(call, { trustDomain, tokensAlone, now: now() });
-        if (caller.kind === 'anonymous') throw statusError(status.UNAUTHENTICATED, 'join first: only nodes are told what the mesh trusts');
-        follow(call, caller.kind === 'control' ? 'control' : caller.name, { cache, followers, log });
+        const caller = caCaller(call, { trustDomain, now: now() });
+        if (caller.kind !== 'anonymous') follow(call, caller.kind === 'agent' ? caller.name : 'control', { cache, followers, log });
+        else if (tokensAlone) followProven(call, deps, (name) => follow(call, name, { cache, followers, log }));
+        else throw statusError(status.UNAUTHENTICATED, 'join first: only nodes are told what the mesh trusts');
       } catch (error) {
         call.emit('error', error);
       }
@@ -79,8 +87,28 @@ export function addTrustService(
       call.emit('error', statusError(status.UNIMPLEMENTED, 'the CA speaks StreamSecrets'));
     },
   };
-  server.addService(SecretDiscoveryServiceService, service);
+  for (const server of servers) server.addService(SecretDiscoveryServiceService, service);
   return followers;
+}
+
+/** Requests wait in the stream until its token is proven. */
+function followProven(call: StateOfTheWorldStream, deps: TrustServiceDeps, begin: (name: string) => void): void {
+  call.pause();
+  let over = false;
+  whenOver(call, () => {
+    over = true;
+  });
+  proveWorkload(call, deps).then(
+    ({ path }) => {
+      if (over) return;
+      // No name of a node has a slash.
+      begin(`workload ${path.slice(1)}`);
+      call.resume();
+    },
+    (error) => {
+      if (!over) call.emit('error', statusOf(error));
+    },
+  );
 }
 
 function follow(

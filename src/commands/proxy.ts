@@ -71,6 +71,7 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
     returnMemory(discovery.signal);
     const toAgent = { target: unixTarget(config.agent), token: token.value, log, signal: discovery.signal };
     // Control knows the sidecar by its certificate.
+    const known = inPod === undefined ? Promise.resolve() : identity.first(discovery.signal);
     const toControl = inPod === undefined ? {} : { target: inPod.discovery, token: undefined };
     const nodeId = `sidecar~${config['pod-namespace']}~${config['pod-name']}`;
     const toSds = {
@@ -81,13 +82,15 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
     };
     const streams = [
       runIdentityStreams({ ...toSds, ...sds, identity, revocations, prove: clientContext, now }),
-      runDeltaAdsClient({
-        ...toAgent,
-        ...toControl,
-        ...sidecarSubscriptions(self, interests),
-        nodeId,
-        apply: (typeUrl, change) => serving.apply(typeUrl, change),
-      }),
+      known.then(() =>
+        runDeltaAdsClient({
+          ...toAgent,
+          ...toControl,
+          ...sidecarSubscriptions(self, interests),
+          nodeId,
+          apply: (typeUrl, change) => serving.apply(typeUrl, change),
+        }),
+      ),
       runReportClient({ ...toAgent, peers: () => serving.livePeers().map((peer) => ({ pod, ...peer })) }),
       runLedgerClient({ ...toAgent, ledgers: () => [{ pod, reporter: '', ended: false, ledger }] }),
     ];

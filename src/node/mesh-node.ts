@@ -6,7 +6,7 @@ import { runSdsClient, type SdsClientOptions } from '../discovery/sds-client.ts'
 import { HandfastError, messageOf } from '../errors.ts';
 import type { Log } from '../observe/log.ts';
 import { Snapshot } from '../snapshot.ts';
-import { noRevocations, revocationOf } from '../spiffe/crl.ts';
+import { noRevocations } from '../spiffe/crl.ts';
 import type { Identity } from '../spiffe/identity.ts';
 import { caId } from '../spiffe/system-ids.ts';
 import type { TrustBundles } from '../spiffe/trust-bundle.ts';
@@ -29,8 +29,8 @@ export interface MeshNodeOptions {
   /** Over the network: where the node's own key and certificate are kept, and the token it joins with. */
   readonly stateDir: string | undefined;
   readonly joinTokenFile: string | undefined;
-  /** It is no node but a workload, alone in its pod: who it is comes from outside (`identity`), and it joins nowhere. */
-  readonly isWorkload?: boolean;
+  /** It is no node but a workload, alone in its pod: it joins nowhere, its token is enough for the CA, and who it is towards others comes from outside (`identity`). */
+  readonly workloadToken?: Snapshot<string> | undefined;
   readonly log: Log;
   readonly now: () => number;
 }
@@ -52,7 +52,8 @@ export class MeshNode {
     this.trust = new NodeTrustSource(options);
     const { ca, caKind, trustDomain, caServerName } = options;
     const expected = caKind === 'istio' ? { dnsName: caServerName ?? ca.replace(/:\d+$/, '') } : { spiffeIds: [caId(trustDomain).uri] };
-    this.ca = this.reach(ca, expected);
+    // By its token alone: a certificate that is revoked must not be what keeps a workload from having another.
+    this.ca = this.#reach(ca, { expected, identity: () => (options.workloadToken === undefined ? this.#living() : undefined) });
   }
 
   /** Ready once the node has a certificate of its own (where it needs one). Throws CONFIG_INVALID, JOIN_TOKEN_REFUSED or STATE_INVALID with the way out. */
@@ -69,10 +70,14 @@ export class MeshNode {
 
   /** A server of the mesh: on a unix socket by its path, elsewhere by mutual TLS with the node's certificate. */
   reach(address: string, expected: ExpectedServer): GrpcTarget {
+    return this.#reach(address, { expected, identity: () => this.#living() });
+  }
+
+  #reach(address: string, { expected, identity }: { expected: ExpectedServer; identity: () => Identity | undefined }): GrpcTarget {
     if (isUnixAddress(address)) return unixTarget(address);
     return tlsTarget({
       address,
-      identity: () => this.#living(),
+      identity,
       bundles: () => this.#bundles(address),
       revocations: () => this.trust.trust.current?.crl ?? noRevocations,
       expected,
@@ -85,11 +90,15 @@ export class MeshNode {
     if (this.caKind === 'istio') return;
     const { log } = this.#options;
     const { signal } = this.#stop;
-    const common = { target: this.ca, nodeId: 'node', token: undefined, log, signal };
+    const common = { target: this.ca, nodeId: 'node', token: this.#options.workloadToken, log, signal };
     this.#streams.push(
-      this.#followBundle(common, (secrets) => {
-        this.trust.acceptTrust(secrets);
-        return taken(signal);
+      runSdsClient({
+        ...common,
+        resourceNames: trustSecretNames.bundle,
+        accept: (secrets) => {
+          this.trust.acceptTrust(secrets);
+          return taken(signal);
+        },
       }),
       this.#followWithBundle(common, { resourceNames: trustSecretNames.jwtKeys, accept: (secrets) => this.trust.acceptTrust(secrets) }),
       this.#followWithBundle(common, {
@@ -105,19 +114,12 @@ export class MeshNode {
     await this.#keeper?.settled;
   }
 
-  /** Whoever is a workload is told nothing before it has proven who. */
-  async #followBundle(common: Omit<SdsClientOptions, 'resourceNames' | 'accept'>, accept: SdsClientOptions['accept']): Promise<void> {
-    if (this.#options.isWorkload === true && (await this.identity.first(common.signal)) === undefined) return;
-    await runSdsClient({ ...common, resourceNames: trustSecretNames.bundle, accept });
-  }
-
   /** JWT keys are told with the bundle, and lists verified with it: so that comes first. */
   async #followWithBundle(
     common: Omit<SdsClientOptions, 'resourceNames' | 'accept'>,
     secrets: Pick<SdsClientOptions, 'resourceNames' | 'accept'>,
   ): Promise<void> {
-    const ready = this.#options.isWorkload === true ? this.identity : this.trust.trust;
-    if ((await ready.first(common.signal)) === undefined) return;
+    if ((await this.trust.trust.first(common.signal)) === undefined) return;
     await runSdsClient({ ...common, ...secrets });
   }
 
@@ -131,7 +133,7 @@ export class MeshNode {
     if (stateDir === undefined)
       throw new HandfastError('CONFIG_INVALID', `--ca ${ca}: a CA over the network needs --state DIR for the node's own key`);
     await this.#restoreTrust(stateDir, trustBundleFile);
-    if (this.#options.isWorkload === true) return;
+    if (this.#options.workloadToken !== undefined) return;
     await maintainNodeIdentity({
       path: join(stateDir, 'node.pem'),
       target: this.ca,
@@ -162,13 +164,10 @@ export class MeshNode {
     this.#stop.signal.addEventListener('abort', unsubscribe, { once: true });
   }
 
-  /** An expired certificate is worse than none: with none a node may still join; and a workload's that is revoked, because by its token it may have another. */
+  /** An expired certificate is worse than none: with none a node may still join. */
   #living(): Identity | undefined {
     const { current } = this.identity;
-    if (current === undefined || this.#options.now() > current.svid.notAfter) return undefined;
-    const { crl } = this.trust.trust.current ?? {};
-    const isRevoked = this.#options.isWorkload === true && crl !== undefined && revocationOf(current.svid, crl) !== undefined;
-    return isRevoked ? undefined : current;
+    return current !== undefined && this.#options.now() <= current.svid.notAfter ? current : undefined;
   }
 
   #bundles(address: string): TrustBundles {

@@ -31,7 +31,7 @@ function callBy(caller: Caller): { getPeer(): string } {
 
 const peer = (id: string, notAfter = NOW) => ({ id: parseSpiffeId(id), serial: 'AB', notAfter, certificates: () => [] });
 const byCertificate = (id: string, notAfter?: number) => callBy({ kind: 'tls', peer: peer(id, notAfter) });
-const rules = { trustDomain: 'cluster.local', tokensAlone: false, now: NOW };
+const rules = { trustDomain: 'cluster.local', now: NOW };
 const AGENT = 'spiffe://cluster.local/handfast/agent/node-1';
 
 describe('a caller with a certificate', () => {
@@ -40,17 +40,6 @@ describe('a caller with a certificate', () => {
     assert.deepEqual(caCaller(byCertificate('spiffe://cluster.local/handfast/control'), rules), { kind: 'control' });
     for (const id of ['spiffe://other.example/handfast/agent/node-1', 'spiffe://other.example/handfast/control'])
       assert.throws(() => caCaller(byCertificate(id), rules), { code: status.PERMISSION_DENIED });
-  });
-
-  it('is-a-workload-where-tokens-alone-are-enough-and-nobody-elsewhere', () => {
-    const SLEEP = 'spiffe://cluster.local/ns/foo/sa/sleep';
-    const alone = { ...rules, tokensAlone: true };
-    const { kind, name } = { name: '', ...caCaller(byCertificate(SLEEP), alone) };
-    assert.deepEqual([kind, name], ['workload', 'workload ns/foo/sa/sleep']);
-    assert.throws(() => caCaller(byCertificate(SLEEP), rules), { code: status.PERMISSION_DENIED });
-    for (const id of ['spiffe://other.example/ns/foo/sa/sleep', 'spiffe://cluster.local/ns/foo/sa/sleep/more', 'spiffe://cluster.local/x'])
-      assert.throws(() => caCaller(byCertificate(id), alone), { code: status.PERMISSION_DENIED });
-    assert.throws(() => caCaller(byCertificate(SLEEP, NOW - 1), alone), { code: status.UNAUTHENTICATED });
   });
 
   it('whose-time-is-over-is-nobody', () => {
