@@ -47,6 +47,7 @@ for (const [role, own, elsewhere] of [
       'authorizationpolicies.security.istio.io/status [] [] [patch]',
       'destinationrules.networking.istio.io [] [] [list watch]',
       'destinationrules.networking.istio.io/status [] [] [patch]',
+      'endpointslices.discovery.k8s.io [] [] [list watch]',
       'meshconfigs.handfast.io [] [] [list watch]',
       'meshconfigs.handfast.io/status [] [] [patch]',
       'peerauthentications.security.istio.io [] [] [list watch]',

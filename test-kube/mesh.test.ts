@@ -82,6 +82,18 @@ test('two injected pods speak mTLS through their service, with identities that t
   assert.match(JSON.stringify(served), /spiffe:\/\/cluster\.local\/ns\/foo\/sa\/sleep/);
 });
 
+test('a pod of the mesh reaches the API server by its own service, which no pod of the mesh serves', async () => {
+  const { stdout: api } = await mesh.cluster.kubectl(['get', 'service', 'kubernetes', '-o', 'jsonpath={.spec.clusterIP}']);
+  const asked = ['curl', '-sk', '-m', '5', '-o', '/dev/null', '-w', '%{http_code}', `https://${api}/version`];
+  await until('the answer', async () => (await sleep.netns.attempt(asked, { uid: 1000, gid: 1000 })).stdout === '200');
+  await until('its record', async () =>
+    (await sleep.records('handfast-proxy')).some(
+      (record) =>
+        record.transport === 'plaintext' && JSON.stringify(record).includes('"service":"default/kubernetes.default.svc.cluster.local"'),
+    ),
+  );
+});
+
 test('a rewritten probe reaches the application past mTLS; so does plaintext, while it is permitted', async () => {
   const probe = `http://${httpbin.netns.ipv4}:15020/app-health/httpbin/readyz`;
   const { stdout } = await legacy.netns.attempt(['curl', '-s', '-m', '5', '-o', '/dev/null', '-w', '%{http_code}', probe]);

@@ -24,6 +24,8 @@ export interface ReflectorOptions<T> {
   readonly log: KubeLog;
   /** A kind that may not be installed: an absent one is an empty one, and looked for again. */
   readonly optional?: boolean;
+  /** Of labels: objects without them are not sent at all, and come and go as if they were made and deleted. */
+  readonly labelSelector?: string | undefined;
   /** A watch that says nothing for so long is taken for dead. API servers send a bookmark about every minute. */
   readonly stallMs?: number;
   /** Between two looks for a kind that is not installed. */
@@ -117,6 +119,11 @@ export class Reflector<T> {
     return this.#options.paths[this.#at] ?? '';
   }
 
+  get #selecting(): string {
+    const { labelSelector } = this.#options;
+    return labelSelector === undefined ? '' : `labelSelector=${encodeURIComponent(labelSelector)}&`;
+  }
+
   #recovered(backoff: Backoff): void {
     backoff.reset();
     this.#said = '';
@@ -154,7 +161,7 @@ export class Reflector<T> {
     do {
       const page = await api.request({
         method: 'GET',
-        path: `${path}?limit=${this.#page}${next === '' ? '' : `&continue=${encodeURIComponent(next)}`}`,
+        path: `${path}?${this.#selecting}limit=${this.#page}${next === '' ? '' : `&continue=${encodeURIComponent(next)}`}`,
         signal,
       });
       const { resourceVersion, continue: more } = isJsonObject(page.metadata) ? page.metadata : {};
@@ -171,7 +178,7 @@ export class Reflector<T> {
     const { api, stallMs = STALL_MS } = this.#options;
     const path = this.#path;
     const seconds = WATCH_SECONDS.least + Math.floor(Math.random() * (WATCH_SECONDS.most - WATCH_SECONDS.least));
-    const query = `watch=1&allowWatchBookmarks=true&resourceVersion=${encodeURIComponent(this.#version)}&timeoutSeconds=${seconds}`;
+    const query = `${this.#selecting}watch=1&allowWatchBookmarks=true&resourceVersion=${encodeURIComponent(this.#version)}&timeoutSeconds=${seconds}`;
     const body = await api.open(`${path}?${query}`, signal);
     const events = new WatchEvents(`watch ${path}`);
     const stalled = setTimeout(
