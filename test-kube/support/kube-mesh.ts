@@ -140,6 +140,7 @@ export class KubeMesh implements AsyncDisposable {
     const rules: Readonly<Record<string, string>> = {
       'handfast-ca': '{apiGroups: [authentication.k8s.io], resources: [tokenreviews], verbs: [create]}',
       'handfast-control': `{apiGroups: [""], resources: [pods, services], verbs: [list, watch]},
+        {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]},
         {apiGroups: [security.istio.io, networking.istio.io, handfast.io], resources: [${CRDS.join(', ')}], verbs: [list, watch]},
         {apiGroups: [security.istio.io, networking.istio.io, handfast.io], resources: [${CRDS.map((plural) => `${plural}/status`).join(', ')}], verbs: [patch]}`,
       'handfast-agent': '',
