@@ -66,10 +66,15 @@ for (const [role, own, elsewhere] of [
     'injector',
     [
       'mutatingwebhookconfigurations.admissionregistration.k8s.io [] [handfast-injector] [get update]',
-      'namespaces [] [] [get]',
+      'namespaces [] [] [get list watch]',
+      'pods [] [] [list watch]',
       'secrets [] [handfast-injector-tls] [get update]',
     ],
-    ['mutatingwebhookconfigurations.admissionregistration.k8s.io [] [handfast-injector] [get update]', 'namespaces [] [] [get]'],
+    [
+      'mutatingwebhookconfigurations.admissionregistration.k8s.io [] [handfast-injector] [get update]',
+      'namespaces [] [] [get list watch]',
+      'pods [] [] [list watch]',
+    ],
   ],
 ] as const)
   test(`the rights of ${role} are these and no others`, async () => {

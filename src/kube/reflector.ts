@@ -28,10 +28,13 @@ export interface ReflectorOptions<T> {
   readonly labelSelector?: string | undefined;
   /** A watch that says nothing for so long is taken for dead. API servers send a bookmark about every minute. */
   readonly stallMs?: number;
+  /** How many objects to ask for at a time: 500 unless told otherwise. */
+  readonly page?: number;
   /** Between two looks for a kind that is not installed. */
   readonly absentRetryMs?: number;
 }
 
+/** Objects in an answer. */
 const PAGE = 500;
 const STALL_MS = 150_000;
 /** A watch that ends sooner, and said nothing, is no watch. */
@@ -55,13 +58,14 @@ export class Reflector<T> {
   #version = '';
   /** Which of the paths. */
   #at = 0;
-  #page = PAGE;
+  #page: number;
   /** Objects that watches have told of. */
   #events = 0;
   #said = '';
 
   constructor(options: ReflectorOptions<T>) {
     this.#options = options;
+    this.#page = options.page ?? PAGE;
   }
 
   /** It has been listed at least once, or is known not to be installed. */

@@ -121,6 +121,10 @@ export class KubeMesh implements AsyncDisposable {
     await this.cluster[Symbol.asyncDispose]();
   }
 
+  get injectorConfig(): string {
+    return join(this.cluster.dir, 'injector.yaml');
+  }
+
   get #bundle(): string {
     return join(this.cluster.dir, 'bundle.pem');
   }
@@ -144,7 +148,8 @@ export class KubeMesh implements AsyncDisposable {
         {apiGroups: [security.istio.io, networking.istio.io, handfast.io], resources: [${CRDS.join(', ')}], verbs: [list, watch]},
         {apiGroups: [security.istio.io, networking.istio.io, handfast.io], resources: [${CRDS.map((plural) => `${plural}/status`).join(', ')}], verbs: [patch]}`,
       'handfast-agent': '',
-      'handfast-injector': `{apiGroups: [""], resources: [namespaces], verbs: [get]},
+      'handfast-injector': `{apiGroups: [""], resources: [namespaces], verbs: [get, list, watch]},
+        {apiGroups: [""], resources: [pods], verbs: [list, watch]},
         {apiGroups: [""], resources: [secrets], verbs: [get, create, update]},
         {apiGroups: [admissionregistration.k8s.io], resources: [mutatingwebhookconfigurations], verbs: [get, update]}`,
     };
@@ -164,7 +169,7 @@ subjects: [{kind: ServiceAccount, name: ${name}, namespace: ${SYSTEM}}]
 
   async #startInjector(): Promise<void> {
     const port = await freePort();
-    const config = join(this.cluster.dir, 'injector.yaml');
+    const config = this.injectorConfig;
     await writeFile(config, `image: ${IMAGE}\n`);
     await this.cluster.apply(`
 apiVersion: admissionregistration.k8s.io/v1
