@@ -18,6 +18,7 @@ import { Attestor } from './attestor.ts';
 import { addDiscoveryRelay } from './discovery-relay.ts';
 import { Ledgers } from './ledgers.ts';
 import { LivePeers } from './live-peers.ts';
+import { PodCgroups } from './pod-cgroups.ts';
 import { addReportService } from './report-service.ts';
 import { addSdsService } from './sds-server.ts';
 import { SdsStreams } from './sds-streams.ts';
@@ -37,6 +38,8 @@ export interface AgentOptions extends MeshNodeOptions {
   readonly operatorSocket: string;
   /** Which local process may be which workload; without it a token stands alone and the Workload API serves nobody. */
   readonly workloadsFile: string | undefined;
+  /** Kubelet's --cgroup-root: a process must be in the pod that its token is bound to, by its cgroups; undefined where there are no pods. */
+  readonly podCgroups?: string | undefined;
   /** gRPC address of control. */
   readonly control: string;
   readonly rotateEveryMs: number | undefined;
@@ -65,13 +68,14 @@ export async function startAgent(options: AgentOptions): Promise<{ stop(): Promi
         'CONFIG_INVALID',
         '--control HOST:PORT needs a certificate: give --ca HOST:PORT, --trust-bundle and --join-token-file too',
       );
+    const pods = options.podCgroups === undefined ? undefined : new PodCgroups(options.podCgroups);
     const node = await MeshNode.start(options);
     running.push(() => node.stop());
     const ca = new CaClient(node.ca);
     running.push(() => ca.close());
     const registrations = options.workloadsFile === undefined ? undefined : new WorkloadRegistrations({ file: options.workloadsFile, log });
     await registrations?.start(stopping.signal);
-    const attestor = new Attestor(registrations);
+    const attestor = new Attestor(registrations, pods);
     const trust = node.trust.trust;
     const sessions = new WorkloadSessions({ signer: signerOf(ca, node), trust, plan: { rotateEveryMs: options.rotateEveryMs, now }, log });
     const streams = new SdsStreams(now);

@@ -36,6 +36,12 @@ const flags = {
   ...trustDomainFlags,
   ...nodeFlags,
   ...workloadFlags,
+  'pod-cgroups': {
+    kind: 'text',
+    value: 'ROOT',
+    optional: true,
+    help: "on a node of Kubernetes: kubelet's --cgroup-root, mostly /; a process must be in the pod that its token is bound to (needs hostPID: true)",
+  },
   ...rotationFlags,
   ...logFlags,
 } as const;
@@ -52,6 +58,7 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
       workloadSocket: config['workload-socket'],
       operatorSocket: config['operator-socket'],
       workloadsFile: config.workloads,
+      podCgroups: config['pod-cgroups'],
       control: config.control,
       rotateEveryMs: config['rotate-every'],
       trustDomain: parseTrustDomain(config['trust-domain']),

@@ -6,6 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { freePort } from '../../test/support/free-port.ts';
 import { Role } from '../../test/support/handfast.ts';
 import { PodNetwork } from '../../test/support/namespaces.ts';
+import { PodCgroup } from '../../test/support/pod-cgroup.ts';
 import { HOST, KubeCluster } from './kube-cluster.ts';
 import { PlayedKubelet, type PodObject } from './played-kubelet.ts';
 
@@ -19,6 +20,8 @@ export class KubeMesh implements AsyncDisposable {
   readonly network: PodNetwork;
   readonly kubelet: PlayedKubelet;
   readonly runDir: string;
+  /** A text where this machine lets nobody make cgroups: then tokens stand alone. */
+  readonly cgroup = PodCgroup.create();
   readonly roles: { ca?: Role; control?: Role; agent?: Role; injector?: Role } = {};
   #addresses = { ca: '', control: '' };
 
@@ -26,7 +29,8 @@ export class KubeMesh implements AsyncDisposable {
     this.cluster = cluster;
     this.network = network;
     this.runDir = join(cluster.dir, 'run');
-    this.kubelet = new PlayedKubelet({ cluster, network, node: NODE, hostPaths: { '/run/handfast': this.runDir } });
+    const cgroup = typeof this.cgroup === 'string' ? undefined : this.cgroup;
+    this.kubelet = new PlayedKubelet({ cluster, network, node: NODE, hostPaths: { '/run/handfast': this.runDir }, cgroup });
   }
 
   /** `injectorAlone`: nothing runs in the pods. */
@@ -103,6 +107,7 @@ export class KubeMesh implements AsyncDisposable {
       `--trust-bundle=${this.#bundle}`,
       `--join-token-file=${await this.#nodeToken(object)}`,
       `--state=${join(this.cluster.dir, 'agent')}`,
+      ...(typeof this.cgroup === 'string' ? [] : [`--pod-cgroups=${this.cgroup.root}`]),
     );
     await this.roles.agent.said('agent listening');
   }
@@ -117,6 +122,7 @@ export class KubeMesh implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.network.dispose();
+    if (typeof this.cgroup !== 'string') await this.cgroup[Symbol.asyncDispose]();
     for (const role of [this.roles.injector, this.roles.agent, this.roles.control, this.roles.ca]) await role?.stop();
     await this.cluster[Symbol.asyncDispose]();
   }
