@@ -299,6 +299,9 @@ test('the API server’s own service leads to the API server, though that is a p
       ),
     );
     api.put(PODS, pod('kube-apiserver', '192.168.0.1', { namespace: 'kube-system', spec: { hostNetwork: true } }));
+    // Whose labels cannot be read takes no node's address away either.
+    const odd = { 'security.istio.io/tlsMode': 'odd' };
+    api.put(PODS, pod('odd', '192.168.0.1', { namespace: 'bar', labels: odd, spec: { hostNetwork: true } }));
   });
   assert.deepEqual(following.endpoints(VIP, 443), ['192.168.0.1:6443 outside -']);
 });

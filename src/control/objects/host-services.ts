@@ -18,7 +18,7 @@ export class HostServices {
 
   /** The entries, and a slice for each such service. One that a pod of the mesh serves too stays, with that pod alone. */
   withEndpoints(entries: readonly ObjectEntry[], readings: readonly KubeReading[]): readonly ObjectEntry[] {
-    const onHosts = groupByNamespace(readings.flatMap(({ onHostNetwork }) => onHostNetwork ?? []));
+    const onHosts = groupByNamespace(readings.flatMap(({ onHostNetwork }) => onHostNetwork?.pod ?? []));
     const made = new Map<string, Made>();
     if (onHosts.size > 0) {
       const inPods = groupByNamespace(entries.flatMap((entry) => (entry.kind === 'Pod' ? [entry.object] : [])));

@@ -72,8 +72,8 @@ export interface KubeReading {
   readonly status?: StatusSubject | undefined;
   /** Why the present version is not in force; empty if it is. */
   readonly problems: readonly string[];
-  /** A pod on its node's network, which is no workload of the mesh. */
-  readonly onHostNetwork?: Pod;
+  /** Of a pod on its node's network, which is no workload of the mesh; without the pod where that cannot be read. */
+  readonly onHostNetwork?: { readonly pod: Pod | undefined };
 }
 
 /** Undefined for an object that is nothing to a registry. Never throws: one object must not keep all others from being followed. */
@@ -85,15 +85,17 @@ export function readKube(
   if (kind === 'Pod' && hasEnded(object)) return undefined;
   const metadata = isJsonObject(object.metadata) ? object.metadata : {};
   const created = typeof metadata.creationTimestamp === 'string' ? Date.parse(metadata.creationTimestamp) : Number.NaN;
+  const isOnHost = kind === 'Pod' && isOnHostNetwork(object);
   const known = {
     name: nameOf(kind, object),
     createdAt: Number.isNaN(created) ? Number.MAX_SAFE_INTEGER : created,
-    addresses: kind === 'Service' ? serviceAddresses(object) : kind === 'Pod' && isOnHostNetwork(object) ? podAddresses(object) : [],
+    addresses: kind === 'Service' ? serviceAddresses(object) : isOnHost ? podAddresses(object) : [],
     status: isPolicy ? statusSubject(statusPath(path, object), object) : undefined,
   };
   const lastGood = previous?.lastGood;
   const refused = (problems: readonly string[], digest: string): KubeReading => ({
     ...known,
+    ...(isOnHost ? { onHostNetwork: { pod: undefined } } : {}),
     entry: lastGood ?? standIn(kind, object),
     lastGood,
     digest,
@@ -106,9 +108,9 @@ export function readKube(
     const digest = createHash('sha256').update(JSON.stringify(projected)).digest('base64');
     if (previous !== undefined && previous.digest === digest) return { ...previous, ...known };
     const reading = objectKinds[kind].read(projected, known.name);
-    if (kind === 'Pod' && isOnHostNetwork(object)) {
-      const pod = 'entry' in reading && reading.entry.kind === 'Pod' ? { onHostNetwork: reading.entry.object } : {};
-      return { ...NOTHING, ...known, digest, ...pod };
+    if (isOnHost) {
+      const pod = 'entry' in reading && reading.entry.kind === 'Pod' ? reading.entry.object : undefined;
+      return { ...NOTHING, ...known, digest, onHostNetwork: { pod } };
     }
     if ('entry' in reading) return { ...known, entry: reading.entry, lastGood: reading.entry, digest, problems: [] };
     return refused(reading.issues.map(issueText), digest);
