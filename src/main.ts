@@ -26,6 +26,7 @@ const roles: Readonly<Record<string, { summary: string; load: () => Promise<Role
   policy: { summary: 'what a proposed policy would have meant for what was observed', load: () => import('./commands/policy.ts') },
   injector: { summary: 'mutating admission webhook: puts the sidecar into pods', load: () => import('./commands/injector.ts') },
   inject: { summary: 'put the sidecar into the pods of manifests', load: () => import('./commands/inject.ts') },
+  unmeshed: { summary: 'pods that run without the sidecar that they should have', load: () => import('./commands/unmeshed.ts') },
   iptables: { summary: 'apply, clean or print the redirection into the sidecar', load: () => import('./commands/iptables.ts') },
   wait: { summary: 'wait until the sidecar of this pod is ready', load: () => import('./commands/wait-ready.ts') },
 };

@@ -65,6 +65,7 @@ for (const [role, own, elsewhere] of [
       'authorizationpolicies.security.istio.io/status [] [] [patch]',
       'destinationrules.networking.istio.io [] [] [list watch]',
       'destinationrules.networking.istio.io/status [] [] [patch]',
+      'endpointslices.discovery.k8s.io [] [] [list watch]',
       'meshconfigs.handfast.io [] [] [list watch]',
       'meshconfigs.handfast.io/status [] [] [patch]',
       'peerauthentications.security.istio.io [] [] [list watch]',
@@ -82,10 +83,15 @@ for (const [role, own, elsewhere] of [
     'injector',
     [
       'mutatingwebhookconfigurations.admissionregistration.k8s.io [] [handfast-injector] [get update]',
-      'namespaces [] [] [get]',
+      'namespaces [] [] [get list watch]',
+      'pods [] [] [list watch]',
       'secrets [] [handfast-injector-tls] [get update]',
     ],
-    ['mutatingwebhookconfigurations.admissionregistration.k8s.io [] [handfast-injector] [get update]', 'namespaces [] [] [get]'],
+    [
+      'mutatingwebhookconfigurations.admissionregistration.k8s.io [] [handfast-injector] [get update]',
+      'namespaces [] [] [get list watch]',
+      'pods [] [] [list watch]',
+    ],
   ],
 ] as const)
   test(`the rights of ${role} are these and no others`, async () => {

@@ -2,9 +2,11 @@
 
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseAllDocuments } from 'yaml';
+import { handfast } from '../test/support/handfast.ts';
 import { IMAGE, KubeMesh } from './support/kube-mesh.ts';
 import type { PodObject } from './support/played-kubelet.ts';
 
@@ -209,4 +211,59 @@ spec: {template: {metadata: {labels: {app: once}}, spec: {restartPolicy: Never, 
     assert.ok(performance.now() < deadline, `${items.length} pods after 60 s`);
     await delay(200);
   }
+});
+
+describe('pods that run unmeshed', () => {
+  const pod = (name: string, namespace: string, more = '') =>
+    `{apiVersion: v1, kind: Pod, metadata: {name: ${name}, namespace: ${namespace}${more}}, spec: {containers: [{name: a, image: "a:1"}]}}\n---\n`;
+  const ask = async (...more: readonly string[]) =>
+    handfast(
+      'unmeshed',
+      `--config=${mesh.injectorConfig}`,
+      `--kube-server=${mesh.cluster.server}`,
+      `--kube-ca=${mesh.cluster.caFile}`,
+      `--kube-token=${mesh.cluster.tokenFile}`,
+      '--namespace=late',
+      ...more,
+    );
+
+  test('who was made before the namespace was labelled is listed, neither who has a sidecar nor who opted out; made anew, it is listed no more', async () => {
+    await mesh.cluster.apply('{apiVersion: v1, kind: Namespace, metadata: {name: late}}');
+    await mesh.cluster.apply(pod('early', 'late') + pod('out', 'late', ', labels: {sidecar.istio.io/inject: "false"}'));
+    assert.equal((await ask()).code, 0);
+    await mesh.cluster.apply('{apiVersion: v1, kind: Namespace, metadata: {name: late, labels: {istio-injection: enabled}}}');
+    await mesh.cluster.apply(pod('meshed', 'late'));
+    const listed = await ask('--output=json');
+    assert.equal(listed.code, 1, listed.stderr);
+    const { unmeshed } = JSON.parse(listed.stdout) as { unmeshed: { name: string; why: string }[] };
+    assert.deepEqual(
+      unmeshed.map(({ name }) => name),
+      ['early'],
+    );
+    assert.match(
+      (await ask()).stdout,
+      /^1 pod runs unmeshed\n.*\nlate +early +- +namespace late is labelled istio-injection=enabled; it has not come past/,
+    );
+    // The injector has seen it by itself.
+    const injector = mesh.roles.injector;
+    assert.ok(injector !== undefined);
+    const said = await injector.said('a pod runs unmeshed');
+    assert.match(JSON.stringify(said), /"pod":"early"/);
+    const { code, stderr } = await mesh.cluster.kubectl(['delete', 'pod', 'early', '-n', 'late', '--grace-period=0', '--force']);
+    assert.equal(code, 0, stderr);
+    await mesh.cluster.apply(pod('early', 'late'));
+    const after = await ask();
+    assert.equal(after.code, 0, after.stdout);
+    assert.equal(after.stdout, 'every pod that should have a sidecar has one\n');
+  });
+
+  test('an account that may not see pods is told so at once', async () => {
+    await mesh.cluster.apply('{apiVersion: v1, kind: ServiceAccount, metadata: {name: nobody, namespace: late}}');
+    const { stdout } = await mesh.cluster.kubectl(['create', 'token', 'nobody', '-n', 'late']);
+    const token = `${mesh.cluster.dir}/nobody`;
+    await writeFile(token, stdout, { mode: 0o600 });
+    const { code, stderr } = await ask(`--kube-token=${token}`);
+    assert.equal(code, 1);
+    assert.match(stderr, /pods is forbidden.*system:serviceaccount:late:nobody/);
+  });
 });

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { ForeignStream } from '../test/support/handed-on-stream.ts';
 import { KubeMesh } from './support/kube-mesh.ts';
 import type { PlayedPod } from './support/played-kubelet.ts';
 
@@ -82,6 +83,19 @@ test('two injected pods speak mTLS through their service, with identities that t
   assert.match(JSON.stringify(served), /spiffe:\/\/cluster\.local\/ns\/foo\/sa\/sleep/);
 });
 
+test('a call to the API server’s own service goes to the API server, which is no pod of the mesh', async () => {
+  const { stdout: api } = await mesh.cluster.kubectl(['get', 'service', 'kubernetes', '-o', 'jsonpath={.spec.clusterIP}']);
+  await sleep.netns.attempt(['curl', '-sk', '-m', '5', `https://${api}/version`], { uid: 1000, gid: 1000 });
+  let upstream: unknown;
+  // The pods' network here ends at the bridge, so it is refused where the API server would be.
+  await until('its record', async () => {
+    const records = await sleep.records('handfast-proxy');
+    upstream = records.find(({ originalDestination }) => originalDestination === `${api}:443`)?.upstream;
+    return upstream !== undefined;
+  });
+  assert.deepEqual(upstream, { address: new URL(mesh.cluster.server).host, service: 'default/kubernetes.default.svc.cluster.local' });
+});
+
 test('a rewritten probe reaches the application past mTLS; so does plaintext, while it is permitted', async () => {
   const probe = `http://${httpbin.netns.ipv4}:15020/app-health/httpbin/readyz`;
   const { stdout } = await legacy.netns.attempt(['curl', '-s', '-m', '5', '-o', '/dev/null', '-w', '%{http_code}', probe]);
@@ -99,6 +113,23 @@ test('STRICT, applied with kubectl, refuses plaintext and not the mesh; deleted,
   assert.equal((await legacy.netns.attempt(['curl', '-s', '-m', '5', '-o', '/dev/null', '-w', '%{http_code}', probe])).stdout, '200');
   await mesh.cluster.kubectl(['delete', 'peerauthentication', 'default', '-n', 'bar']);
   t.diagnostic(`and lets go ${await until('its end', async () => (await ask(legacy, httpbin.netns.ipv4)) === 200)} ms after its deletion`);
+});
+
+test('a pod’s token is taken from a process of that pod, and not from another pod’s process, which the agent names in its log', async (t) => {
+  const { cgroup } = mesh;
+  if (typeof cgroup === 'string') return t.skip(cgroup);
+  const token = await mesh.kubelet.token(sleep.object, { audience: 'handfast-ca' });
+  const bringing = (from: PlayedPod) =>
+    new ForeignStream(`${mesh.runDir}/agent.sock`, { token, wrap: cgroup.wrap(from.object.metadata.uid, 'thief') });
+  await using honest = bringing(sleep);
+  await until('a key for its own pod', async () => honest.keys > 0);
+  await using thief = bringing(httpbin);
+  const refused = await mesh.roles.agent?.said('a process presented the token of a pod that it is not in');
+  assert.deepEqual(
+    [refused?.pod, refused?.tokenPod, refused?.spiffeId],
+    [httpbin.object.metadata.uid, sleep.object.metadata.uid, 'spiffe://cluster.local/ns/foo/sa/sleep'],
+  );
+  assert.equal(thief.keys, 0);
 });
 
 test('a ScopeConfig closes one pod, and its twin stays open; deletion takes it back', async () => {

@@ -5,8 +5,10 @@ import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { after, before, test } from 'node:test';
 import { KubeSource } from '../src/control/objects/kube-source.ts';
 import type { MeshObjects } from '../src/control/objects/mesh-objects.ts';
+import { resolveMesh } from '../src/control/resolve/resolve.ts';
 import { openLog } from '../src/observe/log.ts';
-import { KubeCluster } from './support/kube-cluster.ts';
+import { Registry } from '../src/policy/registry.ts';
+import { HOST, KubeCluster } from './support/kube-cluster.ts';
 
 const CRDS = new URL('../deploy/crds/', import.meta.url);
 const { log, close } = openLog({ role: 'test', level: 'silent' });
@@ -164,17 +166,61 @@ spec:
   const objects = await until('two addresses', (seen) => seen.pods.every(({ status }) => status.podIP !== undefined));
   assert.deepEqual(objects.pods.map(({ status }) => status.podIP).sort(), ['10.1.0.1', '10.1.0.2']);
   assert.deepEqual(
-    objects.services.map(({ metadata }) => metadata.name),
-    ['web'],
-    'not `kubernetes`, which selects nobody, nor another name for something outside',
+    objects.services.map(({ metadata }) => metadata.name).sort(),
+    ['kubernetes', 'web'],
+    'not another name for something outside',
+  );
+  assert.deepEqual(
+    objects.endpointSlices.map(({ name }) => name),
+    ['kubernetes'],
+    'not those of `web`, which mirror its pods',
   );
   assert.deepEqual([...source.refusals], []);
+});
+
+test('a Service without a selector has what its EndpointSlices say, and a slice that leads to another namespace’s pod has no say', async () => {
+  const slice = (name: string, service: string, address: string) => `
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: ${name}, namespace: outer, labels: {kubernetes.io/service-name: ${service}}}
+addressType: IPv4
+endpoints: [{addresses: [${address}], conditions: {ready: true}}]
+ports: [{name: db, port: 15432, protocol: TCP}]
+`;
+  await cluster.apply(`
+{apiVersion: v1, kind: Namespace, metadata: {name: outer}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: db, namespace: outer}, spec: {ports: [{name: db, port: 5432}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: thief, namespace: outer}, spec: {ports: [{name: db, port: 5432}]}}
+${slice('thief-1', 'thief', '10.1.0.1')}${slice('db-1', 'db', '192.0.2.10')}`);
+  const isThere = ({ endpointSlices }: MeshObjects) => endpointSlices.some(({ name }) => name === 'db-1');
+  const objects = await until('the slice', (seen) => isThere(seen) && source.refusals.has('EndpointSlice outer/thief-1'));
+  assert.match(source.refusals.get('EndpointSlice outer/thief-1') ?? '', /endpoint 10\.1\.0\.1 is Pod foo\/web-/);
+  const registry = new Registry(resolveMesh(objects, { trustDomain: 'cluster.local', selections: new Map() }));
+  const { stdout: address } = await cluster.kubectl(['get', 'service', 'db', '-n', 'outer', '-o', 'jsonpath={.spec.clusterIP}']);
+  const resolution = registry.resolve({ address, port: 5432 });
+  assert.ok(resolution.kind === 'service');
+  assert.deepEqual(
+    resolution.endpoints.map((endpoint) => [endpoint.address, endpoint.port, endpoint.workload.meshed]),
+    [['192.0.2.10', 15432, false]],
+  );
+  // The API server is the endpoint of its own service.
+  const api = registry.service('default/kubernetes.default.svc.cluster.local');
+  assert.ok(api !== undefined);
+  const [{ address: at } = { address: '' }] = registry.endpointsOf(api, { address: api.addresses[0] ?? '', port: 443 });
+  assert.equal(at, HOST);
+  await cluster.kubectl(['delete', 'namespace', 'outer', '--wait=false']);
+  await cluster.kubectl(['delete', 'endpointslice', 'db-1', 'thief-1', '-n', 'outer']);
+  await until('its end', (seen) => !isThere(seen));
 });
 
 test('an API server that restarts, with its history gone: nothing is forgotten meanwhile, and what happened is known afterwards', async (t) => {
   const known = source.objects.current;
   await cluster.stopApiServer();
-  assert.equal(source.objects.current, known);
+  // An API server that ends in peace takes itself out of its own service first; that is all there is to be told.
+  assert.deepEqual({ ...source.objects.current, endpointSlices: known?.endpointSlices }, known);
   await cluster.startApiServer();
   await cluster.kubectl(['delete', 'peerauthentication', 'default', '-n', 'foo']);
   await cluster.apply(policy('PeerAuthentication', 'second', '{mtls: {mode: PERMISSIVE}}'));

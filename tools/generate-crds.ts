@@ -4,6 +4,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { stringify } from 'yaml';
 import { z } from 'zod';
 import { type ObjectKind, objectKinds } from '../src/control/objects/object-kinds.ts';
+import { type Rule, rulesOf } from './crd-rules.ts';
 
 interface Definition {
   readonly kind: ObjectKind;
@@ -14,8 +15,6 @@ interface Definition {
   /** The first one is stored. */
   readonly versions: readonly string[];
   readonly columns: readonly { readonly name: string; readonly type: string; readonly jsonPath: string }[];
-  /** What a JSON schema cannot say (CEL), on the spec. */
-  readonly rules?: readonly { readonly rule: string; readonly message: string }[];
 }
 
 const AGE = { name: 'Age', type: 'date', jsonPath: '.metadata.creationTimestamp' };
@@ -32,7 +31,6 @@ const definitions: readonly Definition[] = [
     scope: 'Namespaced',
     versions: ['v1', 'v1beta1'],
     columns: [column('Mode', '.spec.mtls.mode'), ACCEPTED, PROGRAMMED, AGE],
-    rules: [{ rule: '!has(self.portLevelMtls) || has(self.selector)', message: 'portLevelMtls needs a selector' }],
   },
   {
     kind: 'AuthorizationPolicy',
@@ -78,7 +76,6 @@ const definitions: readonly Definition[] = [
     scope: 'Cluster',
     versions: ['v1alpha1'],
     columns: [ACCEPTED, AGE],
-    rules: [],
   },
 ];
 
@@ -101,14 +98,14 @@ function structural(schema: unknown): Json {
   if (alternatives !== undefined) {
     const types = alternatives.map((one: unknown) => (isObject(one) ? one.type : undefined));
     if (types.every((type) => type === 'integer' || type === 'string')) return { 'x-kubernetes-int-or-string': true };
-    return types.every((type) => type === 'object') ? { type: 'object', ...KEPT } : KEPT;
+    return types.every((type) => type === 'object') ? common(alternatives.filter(isObject)) : KEPT;
   }
   if ('const' in schema) return { type: 'string', enum: [schema.const] };
   const { type, description } = schema;
   const said = description === undefined ? {} : { description };
   if (type === 'array') return { ...said, type, items: structural(schema.items), ...bounds(schema, 'minItems', 'maxItems') };
   if (type === 'string') return { ...said, type, ...bounds(schema, 'enum', 'minLength', 'maxLength'), ...patternOf(schema) };
-  if (type === 'integer' || type === 'number') return { ...said, type, ...bounds(schema, 'minimum', 'maximum') };
+  if (type === 'integer' || type === 'number') return { ...said, type, ...bounds(schema, 'minimum', 'maximum'), ...above(schema) };
   if (type === 'boolean') return { ...said, type };
   if (type !== 'object') return KEPT;
   if (isObject(schema.additionalProperties) && schema.properties === undefined)
@@ -123,6 +120,25 @@ function structural(schema: unknown): Json {
   };
 }
 
+/** What all alternatives have: of members that are texts to choose from, the choice of all of them. */
+function common(alternatives: readonly Json[]): Json {
+  const members = alternatives.map(({ properties }) => (isObject(properties) ? properties : {}));
+  const names = Object.keys(members[0] ?? {}).filter((name) => members.every((of) => name in of));
+  const required = names.filter((name) => alternatives.every((of) => Array.isArray(of.required) && of.required.includes(name)));
+  const properties = names.map((name) => {
+    const choices = members.map((of) => choicesOf(of[name]));
+    const all = choices.flatMap((choice) => choice ?? []);
+    if (choices.every((choice) => choice !== undefined)) return [name, { type: 'string', enum: [...new Set(all)] }];
+    return [name, members.every((of) => isObject(of[name]) && of[name].type === 'object') ? { type: 'object', ...KEPT } : KEPT];
+  });
+  return { type: 'object', ...(required.length === 0 ? {} : { required }), properties: Object.fromEntries(properties), ...KEPT };
+}
+
+function choicesOf(schema: unknown): readonly unknown[] | undefined {
+  if (!isObject(schema)) return undefined;
+  return 'const' in schema ? [schema.const] : Array.isArray(schema.enum) ? schema.enum : undefined;
+}
+
 function bounds(schema: Json, ...names: readonly string[]): Json {
   const safe = (value: unknown) => typeof value !== 'number' || Number.isFinite(value);
   return Object.fromEntries(
@@ -132,9 +148,32 @@ function bounds(schema: Json, ...names: readonly string[]): Json {
   );
 }
 
+/** OpenAPI's way of saying it. */
+function above({ exclusiveMinimum }: Json): Json {
+  return typeof exclusiveMinimum === 'number' ? { minimum: exclusiveMinimum, exclusiveMinimum: true } : {};
+}
+
 /** Go's regular expressions have no look-around. */
 function patternOf({ pattern }: Json): Json {
   return typeof pattern === 'string' && !pattern.includes('(?') ? { pattern } : {};
+}
+
+/** The schema with one more rule at its place: names of members, `[]` for what is in a list, `{}` for the values of a map. */
+function withRule(schema: Json, { at, ...rule }: Rule): Json {
+  const [next, ...rest] = at;
+  if (next === undefined) {
+    const { 'x-kubernetes-validations': known, ...others } = schema;
+    const { rule: cel, message, ...marks } = rule;
+    const rules = [...(Array.isArray(known) ? known : []), ...(cel === undefined ? [] : [{ rule: cel, message }])];
+    return { ...others, ...marks, ...(rules.length === 0 ? {} : { 'x-kubernetes-validations': rules }) };
+  }
+  const places: Json = { '[]': schema.items, '{}': schema.additionalProperties, ...Object(schema.properties) };
+  const inner = places[next];
+  if (!isObject(inner)) throw new Error(`there is no ${next} for the rule ${rule.message ?? JSON.stringify(rule)}`);
+  const changed = withRule(inner, { at: rest, ...rule });
+  if (next === '[]') return { ...schema, items: changed };
+  if (next === '{}') return { ...schema, additionalProperties: changed };
+  return { ...schema, properties: { ...Object(schema.properties), [next]: changed } };
 }
 
 const CONDITIONS = {
@@ -155,7 +194,7 @@ const CONDITIONS = {
   },
 };
 
-function definitionOf({ kind, group, plural, shortNames, scope, versions, columns, rules = [] }: Definition): Json {
+function definitionOf({ kind, group, plural, shortNames, scope, versions, columns }: Definition): Json {
   const json: unknown = z.toJSONSchema(objectKinds[kind].schema, { io: 'input', unrepresentable: 'any', reused: 'inline' });
   const spec = isObject(json) && isObject(json.properties) ? json.properties.spec : undefined;
   const schema = {
@@ -165,7 +204,7 @@ function definitionOf({ kind, group, plural, shortNames, scope, versions, column
       apiVersion: { type: 'string' },
       kind: { type: 'string' },
       metadata: { type: 'object' },
-      spec: { ...structural(spec), ...(rules.length === 0 ? {} : { 'x-kubernetes-validations': rules }) },
+      spec: rulesOf(kind).reduce(withRule, structural(spec)),
       status: { type: 'object', properties: { conditions: CONDITIONS, observedGeneration: { type: 'integer', format: 'int64' } }, ...KEPT },
     },
   };

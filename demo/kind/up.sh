@@ -53,7 +53,7 @@ kind load docker-image "$image" --name "$name"
 
 say "The mesh"
 helm upgrade --install handfast "$root/deploy/chart" --kube-context "$context" --namespace handfast-system --create-namespace \
-  --set image.tag=demo --set crds.istio=true --wait --timeout 5m
+  --set image.tag=demo --set crds.istio=true --set agent.cgroupRoot=/kubelet --wait --timeout 5m
 
 say "The applications: foo and bar with sidecars, legacy without"
 on_cluster apply --filename "$here/manifests/namespaces.yaml"

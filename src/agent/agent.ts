@@ -20,6 +20,7 @@ import { followIstiod } from './istiod.ts';
 import { Ledgers } from './ledgers.ts';
 import { LivePeers } from './live-peers.ts';
 import { followOwnIdentity } from './own-identity.ts';
+import { PodCgroups } from './pod-cgroups.ts';
 import { addReportService } from './report-service.ts';
 import { addSdsService } from './sds-server.ts';
 import { SdsStreams } from './sds-streams.ts';
@@ -39,6 +40,8 @@ export interface AgentOptions extends MeshNodeOptions {
   readonly operatorSocket: string | undefined;
   /** Which local process may be which workload; without it a token stands alone and the Workload API serves nobody. */
   readonly workloadsFile: string | undefined;
+  /** Kubelet's --cgroup-root: a process must be in the pod that its token is bound to, by its cgroups; undefined where there are no pods. */
+  readonly podCgroups?: string | undefined;
   /** gRPC addresses of control: of all its replicas, where there are several. */
   readonly controls: readonly string[];
   /** They are istiods: known by a DNS name, and told who asks by the token in this file. */
@@ -77,6 +80,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
         'CONFIG_INVALID',
         '--control HOST:PORT needs a certificate: give --ca HOST:PORT, --trust-bundle and --join-token-file too',
       );
+    const pods = options.podCgroups === undefined ? undefined : new PodCgroups(options.podCgroups);
     const token = options.inPod === undefined ? undefined : new TokenFile(options.inPod.tokenFile);
     await token?.start(stopping.signal);
     const node = await MeshNode.start({ ...options, workloadToken: token?.value });
@@ -85,7 +89,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     running.push(() => ca.close());
     const registrations = options.workloadsFile === undefined ? undefined : new WorkloadRegistrations({ file: options.workloadsFile, log });
     await registrations?.start(stopping.signal);
-    const attestor = new Attestor(registrations);
+    const attestor = new Attestor(registrations, pods);
     const trust = node.trust.trust;
     const sessions = new WorkloadSessions({ signer: signerOf(ca, node), trust, plan: { rotateEveryMs: options.rotateEveryMs, now }, log });
     const streams = new SdsStreams(now);

@@ -10,6 +10,7 @@ import type { Snapshot } from '../snapshot.ts';
 import type { Identity } from '../spiffe/identity.ts';
 import { callerKey, callerOf } from '../wire/caller.ts';
 import { bearerToken, statusError, whenOver } from '../wire/grpc.ts';
+import type { Objection } from './attestor.ts';
 import { type StreamCounts, StreamLimits } from './stream-limits.ts';
 import { isRefusal, refusalStatus } from './stream-refusal.ts';
 import type { WorkloadSession, WorkloadSessions } from './workload-sessions.ts';
@@ -21,7 +22,8 @@ interface RegisteredWorkload {
 
 /** The second proof: which workload a local process may be. */
 export interface ProcessAttestor {
-  mayPresent(peer: PeerCredentials, spiffeId: string): boolean;
+  /** Why a process may not present a token that was proven to be of this ID. */
+  objection(peer: PeerCredentials, of: { spiffeId: string; token: string }): Objection | undefined;
   workloadsOf(peer: PeerCredentials): readonly RegisteredWorkload[];
   /** Calls back when the registrations have changed. Returns the way to stop. */
   subscribe(subscriber: () => void): () => void;
@@ -108,11 +110,12 @@ export class StreamSessions {
             refuse(statusError(status.PERMISSION_DENIED, 'the process that opened this stream has ended'));
             return false;
           }
-          if (this.#attestor.mayPresent(peer, uri)) return true;
+          const objection = this.#attestor.objection(peer, { spiffeId: uri, token: found.token });
+          if (objection === undefined) return true;
           this.#countRefusal(key);
           const process = { pid: peer.pid, uid: peer.uid, networkNamespace: peer.networkNamespace };
-          this.#log.warn({ spiffeId: uri, ...process }, 'a process presented the token of a workload that it is not registered for');
-          refuse(statusError(status.PERMISSION_DENIED, 'this process is not registered for the workload whose token it presents'));
+          this.#log.warn({ spiffeId: uri, ...process, ...objection.fields }, objection.said);
+          refuse(statusError(status.PERMISSION_DENIED, objection.told));
           return false;
         };
         if (!attest()) return;

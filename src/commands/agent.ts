@@ -61,6 +61,12 @@ const flags = {
   ...trustDomainFlags,
   ...nodeFlags,
   ...workloadFlags,
+  'pod-cgroups': {
+    kind: 'text',
+    value: 'ROOT',
+    optional: true,
+    help: "on a node of Kubernetes: kubelet's --cgroup-root, mostly /; a process must be in the pod that its token is bound to (needs hostPID: true)",
+  },
   ...rotationFlags,
   ...logFlags,
 } as const;
@@ -77,6 +83,7 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
       workloadSocket: config['workload-socket'],
       operatorSocket: config['operator-socket'],
       workloadsFile: config.workloads,
+      podCgroups: config['pod-cgroups'],
       controls: config.control.split(','),
       istiod: istiodOf(config),
       rotateEveryMs: config['rotate-every'],

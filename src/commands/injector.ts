@@ -9,8 +9,10 @@ import { answerReview } from '../injector/review.ts';
 import { RootsFile } from '../injector/roots-file.ts';
 import { ServingCertificate } from '../injector/serving-certificate.ts';
 import { ServingSecret } from '../injector/serving-secret.ts';
+import { UNMESHED_BOUNDS, UnmeshedPods } from '../injector/unmeshed-pods.ts';
 import { WebhookServer } from '../injector/webhook-server.ts';
 import { openLog } from '../observe/log.ts';
+import { metricsText } from '../observe/metrics-text.ts';
 import { aborted } from './aborted.ts';
 import { scriptArguments } from './iptables.ts';
 import { kubeApiOf, kubeFlags } from './kube-flags.ts';
@@ -18,7 +20,7 @@ import { logFlags } from './shared-flags.ts';
 
 const flags = {
   config: { kind: 'text', value: 'FILE', help: 'YAML or JSON: image, identity and the rest (docs/injection.md)' },
-  port: { kind: 'port', default: 9443, help: 'HTTPS: POST /inject for the API server, GET /healthz' },
+  port: { kind: 'port', default: 9443, help: 'HTTPS: POST /inject for the API server, GET /healthz and /metrics' },
   namespace: {
     kind: 'text',
     value: 'NAME',
@@ -57,6 +59,7 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
   const config = parseInjectorConfig({ text: await readConfig(options.config), name: options.config });
   const { log, close } = openLog({ role: 'injector', level: options['log-level'] });
   const api = kubeApiOf(options, process.env);
+  const watching = kubeApiOf(options, process.env, UNMESHED_BOUNDS);
   try {
     const names = [`${service}.${namespace}.svc`, `${service}.${namespace}.svc.cluster.local`];
     const now = Date.now;
@@ -70,26 +73,30 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
     const namespaces = new KubeNamespaceLabels({ api, now: () => performance.now() });
     const roots = config.inPod === undefined ? undefined : new RootsFile({ path: config.inPod.rootsFile, log });
     await roots?.start(signal);
+    const unmeshed = new UnmeshedPods({ api: watching, config, captureArguments: scriptArguments, log });
     const server = await WebhookServer.start({
       port: options.port,
       serving,
       answer: (body) => answerReview(body, { config, roots: () => roots?.current, captureArguments: scriptArguments, namespaces }),
+      metrics: () => metricsText(unmeshed.families()),
       log,
     });
     log.info({ port: server.port, service: names[0], image: config.image }, 'injector listening');
     const renewal = certificate.run({ signal, show: (material) => server.replace(material) });
+    const reconciling = unmeshed.run(signal);
     await aborted(signal);
     await server.stop(DRAIN_MS);
-    await renewal;
+    await Promise.all([renewal, reconciling]);
     log.info('stopped');
     return 0;
   } finally {
+    watching.close();
     api.close();
     close();
   }
 }
 
-async function readConfig(path: string): Promise<string> {
+export async function readConfig(path: string): Promise<string> {
   try {
     return await readFile(path, 'utf8');
   } catch (cause) {

@@ -23,8 +23,13 @@ export const kubeFlags = {
 } as const;
 
 /** Throws CONFIG_INVALID where there is neither a flag nor a cluster. */
-export function kubeApiOf(flags: FlagValues<typeof kubeFlags>, env: NodeJS.ProcessEnv): HttpsKubeApi {
-  return new HttpsKubeApi({ server: flags['kube-server'] ?? inCluster(env), caFile: flags['kube-ca'], tokenFile: flags['kube-token'] });
+export function kubeApiOf(
+  flags: FlagValues<typeof kubeFlags>,
+  env: NodeJS.ProcessEnv,
+  bounds: { readonly maxAnswerBytes?: number } = {},
+): HttpsKubeApi {
+  const server = flags['kube-server'] ?? inCluster(env);
+  return new HttpsKubeApi({ server, caFile: flags['kube-ca'], tokenFile: flags['kube-token'], ...bounds });
 }
 
 function inCluster(env: NodeJS.ProcessEnv): string {

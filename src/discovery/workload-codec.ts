@@ -39,6 +39,7 @@ export function encodeWorkload(workload: Workload): Uint8Array {
       status: workload.healthy ? workloadWire.WorkloadStatus.HEALTHY : workloadWire.WorkloadStatus.UNHEALTHY,
       authorizationPolicies: [...workload.authorizationPolicies],
       services: Object.fromEntries([...workload.services].map(([key, ports]) => [key, { ports: [...ports] }])),
+      networkMode: workload.sharesAddress === true ? workloadWire.NetworkMode.HOST_NETWORK : workloadWire.NetworkMode.STANDARD,
       network: '',
       node: '',
       clusterId: '',
@@ -101,6 +102,7 @@ function workloadFromWire(wire: workloadWire.Workload): Workload {
     healthy: wire.status === workloadWire.WorkloadStatus.HEALTHY,
     services: new Map(Object.entries(wire.services).map(([key, list]) => [key, portsFromWire(list.ports)])),
     authorizationPolicies: wire.authorizationPolicies,
+    ...(wire.networkMode === workloadWire.NetworkMode.HOST_NETWORK ? { sharesAddress: true as const } : {}),
   });
 }
 

@@ -14,14 +14,24 @@ interface Asked {
   readonly config: InjectorConfig;
 }
 
-/** Why the pod stays as it is; undefined if it is to be injected. Throws OBJECT_INVALID for a label or annotation that says neither yes nor no. */
-export function skipReason({ namespaceLabels, ...of }: Asked & { namespaceLabels: Readonly<Record<string, string>> }): string | undefined {
+/** `because`: who asks for the sidecar, or why the pod stays as it is. */
+export interface Decision {
+  readonly injects: boolean;
+  readonly because: string;
+}
+
+/** Throws OBJECT_INVALID for a label or annotation that says neither yes nor no. */
+export function decide({ namespaceLabels, ...of }: Asked & { namespaceLabels: Readonly<Record<string, string>> }): Decision {
   const early = skippedAnyway(of);
-  if (early !== undefined) return early;
+  if (early !== undefined) return { injects: false, because: early };
   const namespaceSays = saidByNamespace(namespaceLabels);
-  if (namespaceSays?.value === 'disabled') return `namespace ${of.namespace} is labelled ${namespaceSays.label}=disabled`;
-  if (saidByPod(of.pod)?.value === 'true' || namespaceSays?.value === 'enabled' || of.config.injectByDefault) return undefined;
-  return `neither the pod nor namespace ${of.namespace} asks for a sidecar`;
+  const said = namespaceSays === undefined ? '' : `namespace ${of.namespace} is labelled ${namespaceSays.label}=${namespaceSays.value}`;
+  if (namespaceSays?.value === 'disabled') return { injects: false, because: said };
+  if (namespaceSays?.value === 'enabled') return { injects: true, because: said };
+  const podSays = saidByPod(of.pod);
+  if (podSays?.value === 'true') return { injects: true, because: `the pod's ${podSays.by} ${INJECT} is "true"` };
+  if (of.config.injectByDefault) return { injects: true, because: 'the injector is set to injectByDefault' };
+  return { injects: false, because: `neither the pod nor namespace ${of.namespace} asks for a sidecar` };
 }
 
 /** The same where the namespace's labels make no difference: such a pod must start even when nobody can be asked for them. Throws OBJECT_INVALID as above, and for one that claims a sidecar all the same. */

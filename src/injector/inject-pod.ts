@@ -4,7 +4,7 @@ import { HandfastError } from '../errors.ts';
 import { differences, formerOf, isInPlace } from './already-injected.ts';
 import type { CaptureArguments } from './capture.ts';
 import { type InjectorConfig, revisionOf } from './config.ts';
-import { skipReason } from './decision.ts';
+import { decide } from './decision.ts';
 import { initContainer } from './init-container.ts';
 import { objections } from './objections.ts';
 import { MESH_LABELS, OPT_OUT, ROOTS, STATUS } from './own-parts.ts';
@@ -36,8 +36,8 @@ export function injectPod(of: InjectionOf): Injection {
   let wayOut = '';
   try {
     const pod = readPod(of.pod);
-    const reason = skipReason({ ...of, pod });
-    if (reason !== undefined) return { kind: 'skipped', reason };
+    const { injects, because } = decide({ ...of, pod });
+    if (!injects) return { kind: 'skipped', reason: because };
     wayOut = `; ${OPT_OUT}`;
     const settings = readSettings({ ...of, pod });
     const former = formerOf(pod, config);

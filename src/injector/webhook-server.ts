@@ -6,6 +6,7 @@ import { Socket } from 'node:net';
 import { HandfastError, messageOf } from '../errors.ts';
 import { FairShare, type Shares } from '../fair-share.ts';
 import type { Log } from '../observe/log.ts';
+import { METRICS_CONTENT_TYPE } from '../observe/metrics-text.ts';
 import type { Reviewed } from './review.ts';
 
 export interface ServerKeyPair {
@@ -20,6 +21,8 @@ export interface WebhookServerOptions {
   readonly host?: string;
   readonly serving: ServerKeyPair;
   readonly answer: (body: string) => Promise<Reviewed>;
+  /** Prometheus' text. */
+  readonly metrics?: () => string;
   readonly log: Log;
   readonly connections?: Shares;
   readonly maxBodyBytes?: number;
@@ -42,6 +45,7 @@ const TIMEOUTS = {
 const CONNECTIONS = { all: 1_000, each: 128 };
 const REVIEW_PATH = '/inject';
 const HEALTH_PATH = '/healthz';
+const METRICS_PATH = '/metrics';
 
 export class WebhookServer {
   readonly port: number;
@@ -103,8 +107,11 @@ function secure({ key, certificate }: ServerKeyPair) {
 async function answer(request: IncomingMessage, response: ServerResponse, options: WebhookServerOptions): Promise<void> {
   // The API server adds ?timeout=.
   const path = request.url?.split('?')[0];
-  if (path === HEALTH_PATH && (request.method === 'GET' || request.method === 'HEAD')) return reply(response, 200, 'ok\n');
-  if (path !== REVIEW_PATH) return reply(response, 404, `there are POST ${REVIEW_PATH} and GET ${HEALTH_PATH}\n`);
+  const isRead = request.method === 'GET' || request.method === 'HEAD';
+  if (path === HEALTH_PATH && isRead) return reply(response, 200, 'ok\n');
+  if (path === METRICS_PATH && isRead && options.metrics !== undefined)
+    return reply(response, 200, options.metrics(), { 'content-type': METRICS_CONTENT_TYPE });
+  if (path !== REVIEW_PATH) return reply(response, 404, `there are POST ${REVIEW_PATH}, GET ${HEALTH_PATH} and GET ${METRICS_PATH}\n`);
   if (request.method !== 'POST') return reply(response, 405, `${REVIEW_PATH} takes POST\n`, { allow: 'POST' });
   const body = await readBody(request, options);
   if (body === undefined) return;

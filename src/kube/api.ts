@@ -38,6 +38,8 @@ export interface KubeAccess {
   readonly tokenFile: string;
   /** For a whole answer; default 30 s. */
   readonly timeoutMs?: number;
+  /** Of a whole answer. */
+  readonly maxAnswerBytes?: number;
 }
 
 const TIMEOUT_MS = 30_000;
@@ -76,7 +78,7 @@ export class HttpsKubeApi implements WatchableKubeApi {
     const ending = signal === undefined ? deadline : AbortSignal.any([signal, deadline]);
     try {
       const answer = await this.#send(of, ending);
-      return jsonOf(await readWhole(answer, MAX_ANSWER_BYTES), what);
+      return jsonOf(await readWhole(answer, this.#access.maxAnswerBytes ?? MAX_ANSWER_BYTES), what);
     } catch (cause) {
       if (cause instanceof HandfastError) throw cause;
       const why = deadline.aborted ? `no answer within ${timeoutMs} ms` : messageOf(cause);

@@ -26,12 +26,17 @@ export interface ReflectorOptions<T> {
   readonly log: KubeLog;
   /** A kind that may not be installed: an absent one is an empty one, and looked for again. */
   readonly optional?: boolean;
+  /** Of labels: objects without them are not sent at all, and come and go as if they were made and deleted. */
+  readonly labelSelector?: string | undefined;
   /** A watch that says nothing for so long is taken for dead. API servers send a bookmark about every minute. */
   readonly stallMs?: number;
+  /** How many objects to ask for at a time: 500 unless told otherwise. */
+  readonly page?: number;
   /** Between two looks for a kind that is not installed. */
   readonly absentRetryMs?: number;
 }
 
+/** Objects in an answer. */
 const PAGE = 500;
 const STALL_MS = 150_000;
 /** A watch that ends sooner, and said nothing, is no watch. */
@@ -55,13 +60,14 @@ export class Reflector<T> {
   #version = '';
   /** Which of the paths. */
   #at = 0;
-  #page = PAGE;
+  #page: number;
   /** Objects that watches have told of. */
   #events = 0;
   #said = '';
 
   constructor(options: ReflectorOptions<T>) {
     this.#options = options;
+    this.#page = options.page ?? PAGE;
   }
 
   /** It has been listed at least once, or is known not to be installed. */
@@ -119,9 +125,10 @@ export class Reflector<T> {
     return this.#options.paths[this.#at] ?? '';
   }
 
-  get #selector(): string {
-    const { name } = this.#options;
-    return name === undefined ? '' : `fieldSelector=${encodeURIComponent(`metadata.name=${name}`)}&`;
+  get #selecting(): string {
+    const { name, labelSelector } = this.#options;
+    const field = name === undefined ? '' : `fieldSelector=${encodeURIComponent(`metadata.name=${name}`)}&`;
+    return labelSelector === undefined ? field : `${field}labelSelector=${encodeURIComponent(labelSelector)}&`;
   }
 
   #recovered(backoff: Backoff): void {
@@ -161,7 +168,7 @@ export class Reflector<T> {
     do {
       const page = await api.request({
         method: 'GET',
-        path: `${path}?${this.#selector}limit=${this.#page}${next === '' ? '' : `&continue=${encodeURIComponent(next)}`}`,
+        path: `${path}?${this.#selecting}limit=${this.#page}${next === '' ? '' : `&continue=${encodeURIComponent(next)}`}`,
         signal,
       });
       const { resourceVersion, continue: more } = isJsonObject(page.metadata) ? page.metadata : {};
@@ -178,7 +185,7 @@ export class Reflector<T> {
     const { api, stallMs = STALL_MS } = this.#options;
     const path = this.#path;
     const seconds = WATCH_SECONDS.least + Math.floor(Math.random() * (WATCH_SECONDS.most - WATCH_SECONDS.least));
-    const query = `${this.#selector}watch=1&allowWatchBookmarks=true&resourceVersion=${encodeURIComponent(this.#version)}&timeoutSeconds=${seconds}`;
+    const query = `${this.#selecting}watch=1&allowWatchBookmarks=true&resourceVersion=${encodeURIComponent(this.#version)}&timeoutSeconds=${seconds}`;
     const body = await api.open(`${path}?${query}`, signal);
     const events = new WatchEvents(`watch ${path}`);
     const stalled = setTimeout(

@@ -7,13 +7,14 @@ import { HandfastError, messageOf } from '../errors.ts';
 import { descriptorOf } from './descriptor.ts';
 import { linuxPeerKernel, type PeerKernel } from './peer-kernel.ts';
 
-/** `uid` and `gid` as they were at connect(2); `networkNamespace` is its inode; `cgroup` the cgroup v2 path, undefined without v2. */
+/** `uid` and `gid` as they were at connect(2); `networkNamespace` is its inode; `cgroups` all of `/proc/PID/cgroup`, `cgroup` the path of v2 in it, undefined without v2. */
 export interface PeerCredentials {
   readonly pid: number;
   readonly uid: number;
   readonly gid: number;
   readonly networkNamespace: number;
   readonly cgroup: string | undefined;
+  readonly cgroups: string;
   /** False from the moment the process has ended, or the connection is closed. */
   alive(): boolean;
 }
@@ -24,10 +25,15 @@ export function peerCredentials(socket: Socket, kernel: PeerKernel = linuxPeerKe
   if (fd === undefined) throw new HandfastError('WORKLOAD_UNKNOWN', 'the connection was closed before its peer was known');
   const { pid, uid, gid } = kernel.credentials(fd);
   // The kernel says 0 for a process outside our pid namespace.
-  if (pid <= 0) throw new HandfastError('WORKLOAD_UNKNOWN', "the caller is in another pid namespace: run the agent in the host's");
+  if (pid <= 0)
+    throw new HandfastError(
+      'WORKLOAD_UNKNOWN',
+      "the caller is in another pid namespace: run the agent in the host's (hostPID: true for a pod)",
+    );
   const pidfd = openPidfd({ kernel, socketFd: fd, pid, uid });
   try {
-    const seen = { networkNamespace: statSync(`/proc/${pid}/ns/net`).ino, cgroup: cgroupOf(readFileSync(`/proc/${pid}/cgroup`, 'utf8')) };
+    const cgroups = readFileSync(`/proc/${pid}/cgroup`, 'utf8');
+    const seen = { networkNamespace: statSync(`/proc/${pid}/ns/net`).ino, cgroup: cgroupOf(cgroups), cgroups };
     // Only now: a process that lives on has had its pid all the while, so what was read was its own.
     if (kernel.hasExited(pidfd)) throw new Error('it ended while it was looked at');
     let open = true;

@@ -20,6 +20,7 @@ export interface Endpoint {
 /**
  * One pod, or an endpoint outside the mesh. `meshed` says that a sidecar in front of it speaks mTLS; `identity` is whom it must prove to be (undefined: nobody,
  * but for what its service's subjectAltNames allow). `authorizationPolicies`: keys of the Authorizations bound to it by name. `hbone` says that the sidecar takes tunnels, on port 15008, beside a TLS session for each connection.
+ * `sharesAddress`: others may have its address too, so only its services lead to it (Istio's HOST_NETWORK).
  */
 export interface Workload {
   readonly uid: string;
@@ -33,6 +34,7 @@ export interface Workload {
   /** By service key (`namespace/hostname`): the ports under which the service reaches this workload. */
   readonly services: ReadonlyMap<string, readonly ServicePort[]>;
   readonly authorizationPolicies: readonly string[];
+  readonly sharesAddress?: true;
 }
 
 export interface ServicePort {

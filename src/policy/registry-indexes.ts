@@ -113,7 +113,7 @@ export function reindexed(from: Indexes, change: RegistryChange): Indexes {
   for (const workload of change.workloads.upserts) {
     byUid.set(workload.uid, workload);
     byName.set(`${workload.namespace}/${workload.name}`, workload);
-    for (const address of workload.addresses) byAddress.set(address, workload);
+    if (workload.sharesAddress !== true) for (const address of workload.addresses) byAddress.set(address, workload);
     for (const key of workload.services.keys()) endpoints.add(key, workload);
   }
 

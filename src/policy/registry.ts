@@ -99,12 +99,16 @@ const endpoints = new WeakMap<
 >();
 
 function endpointsFor(service: Service, of: { members: readonly Workload[]; port: number; family: boolean }): readonly WorkloadEndpoint[] {
-  return of.members.flatMap((workload) => {
+  const isOfFamily = (address: string) => address.includes(':') === of.family;
+  const all = of.members.flatMap((workload) => {
     const port = workload.services.get(service.key)?.find((candidate) => candidate.servicePort === of.port);
     // A pod may have one family only: prefer the caller's, take what there is.
-    const address = workload.addresses.find((candidate) => candidate.includes(':') === of.family) ?? workload.addresses[0];
+    const address = workload.addresses.find(isOfFamily) ?? workload.addresses[0];
     return port === undefined || address === undefined || !workload.healthy
       ? []
       : [{ address, port: port.targetPort, workload, service, servicePort: of.port }];
   });
+  // An EndpointSlice has one family: there the other one's is another slice.
+  const own = all.filter(({ address, workload }) => workload.sharesAddress !== true || isOfFamily(address));
+  return own.length > 0 ? own : all;
 }

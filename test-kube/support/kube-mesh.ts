@@ -6,6 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { freePort } from '../../test/support/free-port.ts';
 import { Role } from '../../test/support/handfast.ts';
 import { PodNetwork } from '../../test/support/namespaces.ts';
+import { PodCgroup } from '../../test/support/pod-cgroup.ts';
 import { HOST, KubeCluster } from './kube-cluster.ts';
 import { PlayedKubelet, type PodObject } from './played-kubelet.ts';
 
@@ -19,6 +20,8 @@ export class KubeMesh implements AsyncDisposable {
   readonly network: PodNetwork;
   readonly kubelet: PlayedKubelet;
   readonly runDir: string;
+  /** A text where this machine lets nobody make cgroups: then tokens stand alone. */
+  readonly cgroup = PodCgroup.create();
   readonly roles: { ca?: Role; control?: Role; secondControl?: Role; agent?: Role; injector?: Role } = {};
   #addresses = { ca: '', control: '', secondControl: '' };
 
@@ -26,7 +29,8 @@ export class KubeMesh implements AsyncDisposable {
     this.cluster = cluster;
     this.network = network;
     this.runDir = join(cluster.dir, 'run');
-    this.kubelet = new PlayedKubelet({ cluster, network, node: NODE, hostPaths: { '/run/handfast': this.runDir } });
+    const cgroup = typeof this.cgroup === 'string' ? undefined : this.cgroup;
+    this.kubelet = new PlayedKubelet({ cluster, network, node: NODE, hostPaths: { '/run/handfast': this.runDir }, cgroup });
   }
 
   /** `injectorAlone`: nothing runs in the pods. `controls`: how many replicas of control. */
@@ -110,6 +114,7 @@ export class KubeMesh implements AsyncDisposable {
       `--trust-bundle=${this.#bundle}`,
       `--join-token-file=${await this.#nodeToken(object)}`,
       `--state=${join(this.cluster.dir, 'agent')}`,
+      ...(typeof this.cgroup === 'string' ? [] : [`--pod-cgroups=${this.cgroup.root}`]),
     );
     await this.roles.agent.said('agent listening');
   }
@@ -124,9 +129,14 @@ export class KubeMesh implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.network.dispose();
+    if (typeof this.cgroup !== 'string') await this.cgroup[Symbol.asyncDispose]();
     for (const role of [this.roles.injector, this.roles.agent, this.roles.secondControl, this.roles.control, this.roles.ca])
       await role?.stop();
     await this.cluster[Symbol.asyncDispose]();
+  }
+
+  get injectorConfig(): string {
+    return join(this.cluster.dir, 'injector.yaml');
   }
 
   get #bundle(): string {
@@ -149,12 +159,14 @@ export class KubeMesh implements AsyncDisposable {
     const rules: Readonly<Record<string, string>> = {
       'handfast-ca': '{apiGroups: [authentication.k8s.io], resources: [tokenreviews], verbs: [create]}',
       'handfast-control': `{apiGroups: [""], resources: [pods, services], verbs: [list, watch]},
+        {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]},
         {apiGroups: [security.istio.io, networking.istio.io, handfast.io], resources: [${CRDS.join(', ')}], verbs: [list, watch]},
         {apiGroups: [security.istio.io, networking.istio.io, handfast.io], resources: [${CRDS.map((plural) => `${plural}/status`).join(', ')}], verbs: [patch]},
         {apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get, create, update]},
         {apiGroups: [handfast.io], resources: [controlstates], verbs: [get, list, watch, create, update, delete]}`,
       'handfast-agent': '',
-      'handfast-injector': `{apiGroups: [""], resources: [namespaces], verbs: [get]},
+      'handfast-injector': `{apiGroups: [""], resources: [namespaces], verbs: [get, list, watch]},
+        {apiGroups: [""], resources: [pods], verbs: [list, watch]},
         {apiGroups: [""], resources: [secrets], verbs: [get, create, update]},
         {apiGroups: [admissionregistration.k8s.io], resources: [mutatingwebhookconfigurations], verbs: [get, update]}`,
     };
@@ -174,7 +186,7 @@ subjects: [{kind: ServiceAccount, name: ${name}, namespace: ${SYSTEM}}]
 
   async #startInjector(): Promise<void> {
     const port = await freePort();
-    const config = join(this.cluster.dir, 'injector.yaml');
+    const config = this.injectorConfig;
     await writeFile(config, `image: ${IMAGE}\n`);
     await this.cluster.apply(`
 apiVersion: admissionregistration.k8s.io/v1

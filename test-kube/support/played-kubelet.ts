@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Pod as Netns, PodNetwork } from '../../test/support/namespaces.ts';
+import type { PodCgroup } from '../../test/support/pod-cgroup.ts';
 import type { KubeCluster } from './kube-cluster.ts';
 
 /** What the image's entry point is here. */
@@ -76,6 +77,8 @@ export interface KubeletOptions {
   readonly node: string;
   /** What stands for a hostPath. */
   readonly hostPaths: Readonly<Record<string, string>>;
+  /** Where containers are put, a folder for each; nowhere, where none can be made. */
+  readonly cgroup?: PodCgroup | undefined;
 }
 
 export class PlayedKubelet {
@@ -199,6 +202,8 @@ export class PlayedKubelet {
     const child = netns.spawn(['sh', '-c', MOUNT, 'sh', String(mounts.length / 3), ...mounts, ...user, ...command], {
       env: envOf(container, { object, netns }),
     });
+    // In its pod's cgroup before it has done anything; its pid stays, whatever it becomes.
+    if (child.pid !== undefined) this.#options.cgroup?.put(child.pid, { uid: object.metadata.uid, container: container.name });
     await mkdir(dir, { recursive: true });
     const log = createWriteStream(logOf(dir, container.name));
     child.stdout?.pipe(log);

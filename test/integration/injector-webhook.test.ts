@@ -14,6 +14,7 @@ import { answerReview } from '../../src/injector/review.ts';
 import { LIFETIMES, makeServing, renewLeaf, type ServingMaterial } from '../../src/injector/serving-material.ts';
 import { WebhookServer } from '../../src/injector/webhook-server.ts';
 import { logInto } from '../../src/observe/log.ts';
+import { metricsText, single } from '../../src/observe/metrics-text.ts';
 import { isJsonObject } from '../../src/spiffe/strict-json.ts';
 import { FakeKubeApi } from '../unit/injector/fake-kube-api.ts';
 import { configOf } from '../unit/injector/injecting.ts';
@@ -39,6 +40,7 @@ const start = (of: { namespaces?: NamespaceLabels; bodyTimeoutMs?: number; conne
         captureArguments: scriptArguments,
         namespaces: of.namespaces ?? new KubeNamespaceLabels({ api, now: () => performance.now() }),
       }),
+    metrics: () => metricsText([single({ name: 'handfast_unmeshed_pods_known', type: 'gauge', help: 'Known.' }, 1)]),
     log: silent,
     maxBodyBytes: MAX_BODY_BYTES,
     ...(of.connections === undefined ? {} : { connections: of.connections }),
@@ -223,8 +225,13 @@ describe('a review', () => {
 });
 
 describe('the listener', () => {
-  test('answers-for-its-health', async () => {
+  test('answers-for-its-health-and-its-metrics', async () => {
     assert.deepEqual((await ask({ method: 'GET', path: '/healthz' })).status, 200);
+    const metrics = await ask({ method: 'GET', path: '/metrics' });
+    assert.deepEqual(
+      [metrics.status, metrics.text],
+      [200, '# HELP handfast_unmeshed_pods_known Known.\n# TYPE handfast_unmeshed_pods_known gauge\nhandfast_unmeshed_pods_known 1\n'],
+    );
   });
 
   test('knows-no-other-path-or-method', async () => {

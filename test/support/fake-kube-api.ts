@@ -19,7 +19,7 @@ export class FakeKubeApi implements WatchableKubeApi {
   /** Watches from before this version are told that it is gone. */
   oldest = 0;
   readonly #objects = new Map<string, Stored>();
-  readonly #watches = new Set<{ readonly path: string; readonly body: PassThrough }>();
+  readonly #watches = new Set<{ readonly path: string; readonly selector: string | null; readonly body: PassThrough }>();
   readonly #log: { readonly version: number; readonly path: string; readonly type: string; readonly object: KubeObject }[] = [];
   #version = 1;
   readonly #waiting = new Set<() => void>();
@@ -68,7 +68,10 @@ export class FakeKubeApi implements WatchableKubeApi {
     this.#note(`list ${url.pathname}`);
     if (method !== 'GET') throw new Error(`${method} is not there`);
     this.#check(url.pathname);
-    const all = [...this.#objects.values()].filter((stored) => stored.path === url.pathname).map(({ object }) => object);
+    const selector = url.searchParams.get('labelSelector');
+    const all = [...this.#objects.values()].flatMap((stored) =>
+      stored.path === url.pathname && isSelected(stored.object, selector) ? [stored.object] : [],
+    );
     const from = Number(url.searchParams.get('continue') ?? 0);
     const limit = Number(url.searchParams.get('limit') ?? all.length);
     const rest = from + limit < all.length ? { continue: String(from + limit) } : {};
@@ -82,7 +85,8 @@ export class FakeKubeApi implements WatchableKubeApi {
     if (url.pathname === '/readyz') return Readable.from(['ok']);
     this.#check(url.pathname);
     const body = new PassThrough();
-    const watch = { path: url.pathname, body };
+    const selector = url.searchParams.get('labelSelector');
+    const watch = { path: url.pathname, selector, body };
     this.#watches.add(watch);
     body.once('close', () => this.#watches.delete(watch));
     signal.addEventListener('abort', () => body.destroy(), { once: true });
@@ -90,7 +94,7 @@ export class FakeKubeApi implements WatchableKubeApi {
     if (from < this.oldest) body.end(line('ERROR', { kind: 'Status', code: 410, message: 'too old resource version', metadata: {} }));
     else
       for (const { version, path: of, type, object } of this.#log)
-        if (version > from && of === url.pathname) body.write(line(type, object));
+        if (version > from && of === url.pathname && isSelected(object, selector)) body.write(line(type, object));
     return body;
   }
 
@@ -122,8 +126,18 @@ export class FakeKubeApi implements WatchableKubeApi {
 
   #tell(type: string, path: string, object: KubeObject): void {
     this.#log.push({ version: this.#version, path, type, object });
-    for (const watch of this.#watches) if (watch.path === path) watch.body.write(line(type, object));
+    for (const watch of this.#watches) if (watch.path === path && isSelected(object, watch.selector)) watch.body.write(line(type, object));
   }
+}
+
+/** `name`, `name=value` and `name!=value`, all of them. */
+function isSelected({ metadata }: KubeObject, selector: string | null): boolean {
+  const labels = (metadata as { labels?: Readonly<Record<string, string>> }).labels ?? {};
+  return (selector ?? '').split(',').every((term) => {
+    const [name = '', value] = term.split(/!?=/);
+    if (value === undefined) return name === '' || labels[name] !== undefined;
+    return (labels[name] === value) !== term.includes('!=');
+  });
 }
 
 function line(type: string, object: KubeObject): string {

@@ -31,7 +31,7 @@ export class ForeignStream implements AsyncDisposable {
   readonly #child;
   readonly #exited: Promise<unknown>;
 
-  constructor(path: string, options: { token?: string; handOn?: boolean }) {
+  constructor(path: string, options: { token?: string; handOn?: boolean; wrap?: readonly string[] }) {
     const request = DiscoveryRequest.encode({
       versionInfo: '',
       node: undefined,
@@ -41,7 +41,8 @@ export class ForeignStream implements AsyncDisposable {
       errorDetail: undefined,
     }).finish();
     const argv = [path, Buffer.from(request).toString('base64'), options.token ?? '', ...(options.handOn === true ? ['hand-on'] : [])];
-    this.#child = spawn(process.execPath, ['-e', SCRIPT, ...argv], { env: uncovered(), stdio: ['ignore', 'pipe', 'inherit'] });
+    const [file = '', ...args] = [...(options.wrap ?? []), process.execPath, '-e', SCRIPT, ...argv];
+    this.#child = spawn(file, args, { env: uncovered(), stdio: ['ignore', 'pipe', 'inherit'] });
     this.#child.stdout.on('data', (chunk) => this.#said.push(chunk));
     this.#exited = new Promise((resolve) => this.#child.once('exit', resolve));
   }

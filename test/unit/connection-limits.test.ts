@@ -12,7 +12,7 @@ import { atWallTime } from '../../src/wire/wall-timer.ts';
 
 const local = (uid: number, networkNamespace: number): Caller => ({
   kind: 'unix',
-  peer: { pid: 1, uid, gid: uid, networkNamespace, cgroup: undefined, alive: () => true },
+  peer: { pid: 1, uid, gid: uid, networkNamespace, cgroup: undefined, cgroups: '', alive: () => true },
 });
 const stranger = (address: string): Caller => ({ kind: 'anonymous', address });
 

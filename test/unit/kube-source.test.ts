@@ -173,7 +173,7 @@ test('pods that have ended, and those on their node’s network, are no workload
   assert.deepEqual(names(following.source.objects.current?.pods ?? []), ['successor']);
 });
 
-test('a service of nobody in the mesh is not registered; one that a pod of the mesh serves is', async () => {
+test('a name of something else is no service; one that nobody in the mesh serves is one, with its own address', async () => {
   const api = new FakeKubeApi();
   api.put(SERVICES, service('kubernetes', '10.96.0.1', { selector: undefined }));
   api.put(SERVICES, service('elsewhere', '', { type: 'ExternalName', externalName: 'example.org', selector: undefined }));
@@ -183,7 +183,7 @@ test('a service of nobody in the mesh is not registered; one that a pod of the m
   api.put(PODS, pod('host', '192.168.0.1', { spec: { hostNetwork: true } }));
   api.put(PODS, pod('web', '10.0.0.1'));
   await using following = await follow(api);
-  assert.deepEqual(names(following.source.objects.current?.services ?? []), ['both', 'idle']);
+  assert.deepEqual(names(following.source.objects.current?.services ?? []), ['both', 'host', 'idle', 'kubernetes']);
 });
 
 test('a pod that is going gives its address to its successor; one that is there keeps it, however new the other is', async () => {
@@ -258,7 +258,7 @@ test('a ServiceEntry cannot take the address of a service or pod, however old it
   api.put(SERVICE_ENTRIES, entry('honest', '10.97.0.1'));
   await using following = await follow(api);
   assert.deepEqual(names(following.source.objects.current?.serviceEntries ?? []), ['honest'], [...following.source.refusals].join('\n'));
-  assert.deepEqual(names(following.source.objects.current?.services ?? []), ['web']);
+  assert.deepEqual(names(following.source.objects.current?.services ?? []), ['kubernetes', 'web']);
 });
 
 test('a policy that becomes unreadable stays as it last was; the others go on changing', async () => {

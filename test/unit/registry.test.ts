@@ -163,6 +163,16 @@ describe('other addresses', () => {
   for (const address of ['10.0.0.2', '::1', '127.0.0.1', '::ffff:10.0.0.1', '10.0.0.01', '', 'web.foo.svc.cluster.local']) {
     test(`${JSON.stringify(address)} is unknown`, () => assert.deepEqual(registry.resolve({ address, port: 80 }), { kind: 'unknown' }));
   }
+  test('an address that others may have too leads to nobody, and is not taken from whom it is', () => {
+    const host = workload('host', { addresses: ['10.0.0.1'], meshed: false, identity: undefined, sharesAddress: true });
+    const shared = new Registry({ workloads: [workload('a'), host], services: [service()] });
+    const found = shared.resolve({ address: '10.0.0.1', port: 8080 });
+    assert.ok(found.kind === 'workload' && found.endpoint.workload.name === 'a');
+    assert.equal(endpoints(shared).length, 2);
+    const alone = new Registry({ workloads: [host], services: [service()] });
+    assert.equal(alone.resolve({ address: '10.0.0.1', port: 8080 }).kind, 'unknown');
+    assert.deepEqual(endpoints(alone), ['host 10.0.0.1 8080']);
+  });
   test('an empty registry knows nobody', () => assert.equal(new Registry({ workloads: [], services: [] }).resolve(vip).kind, 'unknown'));
 });
 

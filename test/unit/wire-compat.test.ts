@@ -23,7 +23,7 @@ import {
   IstioCertificateResponse,
   IstioCertificateServiceService,
 } from '../../src/wire/gen/istio/v1/auth/citadel.ts';
-import { Address, TunnelProtocol, WorkloadStatus } from '../../src/wire/gen/istio/workload/workload.ts';
+import { Address, NetworkMode, TunnelProtocol, WorkloadStatus } from '../../src/wire/gen/istio/workload/workload.ts';
 
 const deps = join(dirname(fileURLToPath(import.meta.resolve('@grpc/grpc-js-xds/package.json'))), 'deps');
 let full: PackageDefinition;
@@ -269,7 +269,7 @@ describe('bytes pinned by hand', () => {
   };
 
   // istio pkg/workloadapi/workload.proto: Address workload=1 service=2; Workload name=1 namespace=2 addresses=3 tunnel_protocol=5 trust_domain=6
-  // service_account=7 authorization_policies=16 status=17 uid=20 services=22; Service name=1 namespace=2 hostname=3 addresses=4 ports=5 subject_alt_names=6 extensions=10.
+  // service_account=7 authorization_policies=16 status=17 uid=20 services=22 network_mode=25; Service name=1 namespace=2 hostname=3 addresses=4 ports=5 subject_alt_names=6 extensions=10.
   test('istio.workload.Address with a workload', () => {
     const port = Buffer.concat([varint(1, 80), varint(2, 90)]);
     const portList = lengthDelimited(1, port);
@@ -286,6 +286,7 @@ describe('bytes pinned by hand', () => {
         varint(17, 1),
         lengthDelimited(20, 'u'),
         lengthDelimited(22, Buffer.concat([lengthDelimited(1, 'k'), lengthDelimited(2, portList)])),
+        varint(25, 1),
       ]),
     );
     const message: Address = {
@@ -306,6 +307,7 @@ describe('bytes pinned by hand', () => {
           hostname: '',
           services: { k: { ports: [{ servicePort: 80, targetPort: 90 }] } },
           authorizationPolicies: ['p'],
+          networkMode: NetworkMode.HOST_NETWORK,
         },
       },
     };
@@ -314,7 +316,7 @@ describe('bytes pinned by hand', () => {
     // Once in full, so that the helper above cannot be wrong in the same way as the code.
     assert.equal(
       hex(expected),
-      '0a30' +
+      '0a33' +
         '0a016e' +
         '12026e73' +
         '1a040a000001' +
@@ -329,7 +331,8 @@ describe('bytes pinned by hand', () => {
         '1206' +
         '0a04' +
         '0850' +
-        '105a',
+        '105a' +
+        'c80101',
     );
   });
 

@@ -123,6 +123,7 @@ describe('round trips', () => {
   const workloads: Readonly<Record<string, Workload>> = {
     'a whole workload': workload,
     'one outside the mesh': { ...workload, meshed: false },
+    'one that shares its address': { ...workload, meshed: false, identity: undefined, sharesAddress: true },
     'an unhealthy one': { ...workload, healthy: false },
     'one without addresses or services': { ...workload, addresses: [], services: new Map() },
     'one of another trust domain': { ...workload, identity: parseSpiffeId('spiffe://prod.example/ns/foo/sa/sleep') },

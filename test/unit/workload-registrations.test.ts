@@ -22,6 +22,7 @@ const peer = (change: Partial<PeerCredentials> = {}): PeerCredentials => ({
   gid: 1000,
   networkNamespace: 1,
   cgroup: '/system.slice/httpbin.service',
+  cgroups: '0::/system.slice/httpbin.service\n',
   alive: () => true,
   ...change,
 });

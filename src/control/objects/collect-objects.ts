@@ -6,6 +6,7 @@ import { hostnameOf, serviceAddresses } from '../../policy/kinds/service.ts';
 import { serviceKey } from '../../policy/model.ts';
 import type { MeshObjects } from './mesh-objects.ts';
 import type { ObjectEntries, ObjectEntry, ObjectKind, Place } from './object-kinds.ts';
+import { type Owner, strayEndpoint } from './slice-conflicts.ts';
 
 /** Conflicts are added to `problems`, each with its place. `config`: what holds where no MeshConfig is among the objects. */
 export function collect(entries: readonly ObjectEntry[], problems: string[], config: MeshConfig = defaultMeshConfig): MeshObjects {
@@ -23,6 +24,7 @@ export function collect(entries: readonly ObjectEntry[], problems: string[], con
         `${entry.place}: ${misplaced.path}: ${misplaced.name} has a selector in the root namespace, where it would select nobody; put it into the workload's namespace`,
       );
   }
+  problems.push(...strayEndpoints(entries));
   return Object.freeze({
     config: chosen,
     peerAuthentications: objectsOf(entries, 'PeerAuthentication'),
@@ -32,6 +34,18 @@ export function collect(entries: readonly ObjectEntry[], problems: string[], con
     serviceEntries: objectsOf(entries, 'ServiceEntry'),
     pods: objectsOf(entries, 'Pod'),
     services: objectsOf(entries, 'Service'),
+    endpointSlices: objectsOf(entries, 'EndpointSlice'),
+  });
+}
+
+function strayEndpoints(entries: readonly ObjectEntry[]): string[] {
+  const slices = entries.filter((entry) => isOf(entry, 'EndpointSlice'));
+  if (slices.length === 0) return [];
+  const owners = new Map<string, Owner>();
+  for (const entry of entries) for (const claim of claimsOf(entry)) owners.set(claim, { name: nameOf(entry), entry, isNode: false });
+  return slices.flatMap(({ object, place }) => {
+    const stray = object.ofHosts ? undefined : strayEndpoint(object, (address) => owners.get(addressClaim(address)));
+    return stray === undefined ? [] : [`${place}: ${stray}`];
   });
 }
 

@@ -4,8 +4,18 @@ import { createHash } from 'node:crypto';
 import type { z } from 'zod';
 import { messageOf } from '../../errors.ts';
 import type { KubeObject } from '../../kube/api.ts';
+import type { Pod } from '../../policy/kinds/pod.ts';
 import { isJsonObject } from '../../spiffe/strict-json.ts';
-import { hasEnded, isOnHostNetwork, podAddresses, projectPod, projectPolicy, projectService, serviceAddresses } from './kube-projection.ts';
+import {
+  hasEnded,
+  isOnHostNetwork,
+  podAddresses,
+  projectEndpointSlice,
+  projectPod,
+  projectPolicy,
+  projectService,
+  serviceAddresses,
+} from './kube-projection.ts';
 import { type ObjectEntry, type ObjectKind, objectKinds } from './object-kinds.ts';
 import { type StatusSubject, statusSubject } from './policy-status.ts';
 
@@ -15,6 +25,8 @@ export interface KubeKind {
   readonly paths: readonly string[];
   /** People's, and may not be installed; the others are the cluster's own. */
   readonly isPolicy: boolean;
+  /** Of labels: the others are not even sent. */
+  readonly labelSelector?: string;
   readonly project: (object: KubeObject) => KubeObject | undefined;
 }
 
@@ -28,6 +40,14 @@ const policy = (kind: ObjectKind, group: string, plural: string, ...versions: re
 export const kubeKinds: readonly KubeKind[] = [
   { kind: 'Pod', paths: ['/api/v1/pods'], isPolicy: false, project: projectPod },
   { kind: 'Service', paths: ['/api/v1/services'], isPolicy: false, project: projectService },
+  {
+    kind: 'EndpointSlice',
+    paths: ['/apis/discovery.k8s.io/v1/endpointslices'],
+    isPolicy: false,
+    // Of Services with a selector the cluster's own controller makes slices of what we know from the pods: most slices there are.
+    labelSelector: 'kubernetes.io/service-name,endpointslice.kubernetes.io/managed-by!=endpointslice-controller.k8s.io',
+    project: projectEndpointSlice,
+  },
   policy('PeerAuthentication', 'security.istio.io', 'peerauthentications', 'v1', 'v1beta1'),
   policy('AuthorizationPolicy', 'security.istio.io', 'authorizationpolicies', 'v1', 'v1beta1'),
   policy('DestinationRule', 'networking.istio.io', 'destinationrules', 'v1', 'v1beta1', 'v1alpha3'),
@@ -52,8 +72,8 @@ export interface KubeReading {
   readonly status?: StatusSubject | undefined;
   /** Why the present version is not in force; empty if it is. */
   readonly problems: readonly string[];
-  /** Of a pod on its node's network, which is no workload of the mesh. */
-  readonly onHostNetwork?: { readonly namespace: string; readonly labels: ReadonlyMap<string, unknown> };
+  /** Of a pod on its node's network, which is no workload of the mesh; without the pod where that cannot be read. */
+  readonly onHostNetwork?: { readonly pod: Pod | undefined };
 }
 
 /** Undefined for an object that is nothing to a registry. Never throws: one object must not keep all others from being followed. */
@@ -65,19 +85,17 @@ export function readKube(
   if (kind === 'Pod' && hasEnded(object)) return undefined;
   const metadata = isJsonObject(object.metadata) ? object.metadata : {};
   const created = typeof metadata.creationTimestamp === 'string' ? Date.parse(metadata.creationTimestamp) : Number.NaN;
+  const isOnHost = kind === 'Pod' && isOnHostNetwork(object);
   const known = {
     name: nameOf(kind, object),
     createdAt: Number.isNaN(created) ? Number.MAX_SAFE_INTEGER : created,
-    addresses: kind === 'Service' ? serviceAddresses(object) : kind === 'Pod' && isOnHostNetwork(object) ? podAddresses(object) : [],
+    addresses: kind === 'Service' ? serviceAddresses(object) : isOnHost ? podAddresses(object) : [],
     status: isPolicy ? statusSubject(statusPath(path, object), object) : undefined,
   };
-  if (kind === 'Pod' && isOnHostNetwork(object)) {
-    const labels = new Map(Object.entries(isJsonObject(metadata.labels) ? metadata.labels : {}));
-    return { ...NOTHING, ...known, onHostNetwork: { namespace: String(metadata.namespace), labels } };
-  }
   const lastGood = previous?.lastGood;
   const refused = (problems: readonly string[], digest: string): KubeReading => ({
     ...known,
+    ...(isOnHost ? { onHostNetwork: { pod: undefined } } : {}),
     entry: lastGood ?? standIn(kind, object),
     lastGood,
     digest,
@@ -90,6 +108,10 @@ export function readKube(
     const digest = createHash('sha256').update(JSON.stringify(projected)).digest('base64');
     if (previous !== undefined && previous.digest === digest) return { ...previous, ...known };
     const reading = objectKinds[kind].read(projected, known.name);
+    if (isOnHost) {
+      const pod = 'entry' in reading && reading.entry.kind === 'Pod' ? reading.entry.object : undefined;
+      return { ...NOTHING, ...known, digest, onHostNetwork: { pod } };
+    }
     if ('entry' in reading) return { ...known, entry: reading.entry, lastGood: reading.entry, digest, problems: [] };
     return refused(reading.issues.map(issueText), digest);
   } catch (error) {

@@ -1,6 +1,7 @@
 // What is kept of an API server's objects: the fields that the registry and policy are made of. Its objects have many more, which are its own business.
 
 import { canonicalIp } from '../../policy/ip.ts';
+import { SERVICE_NAME_LABEL } from '../../policy/kinds/endpoint-slice.ts';
 import { isJsonObject } from '../../spiffe/strict-json.ts';
 
 type Json = Readonly<Record<string, unknown>>;
@@ -56,10 +57,10 @@ export function projectPod(pod: Json): Json {
   };
 }
 
-/** Undefined for one that is a name of something else, or whose endpoints are not chosen by labels: it follows outboundTrafficPolicy, as anything that is not registered. */
+/** Undefined for one that is a name of something else: it follows outboundTrafficPolicy, as anything that is not registered. */
 export function projectService(service: Json): Json | undefined {
   const spec = objectOf(service.spec);
-  if (spec.type === 'ExternalName' || Object.keys(objectOf(spec.selector)).length === 0) return undefined;
+  if (spec.type === 'ExternalName') return undefined;
   return {
     apiVersion: 'v1',
     kind: 'Service',
@@ -68,6 +69,23 @@ export function projectService(service: Json): Json | undefined {
       ...pick(spec, 'type', 'clusterIP', 'clusterIPs', 'selector'),
       ports: listOf(spec.ports).map((port) => pick(port, 'name', 'port', 'targetPort', 'protocol', 'appProtocol')),
     },
+  };
+}
+
+/** Undefined for one that is no Service's. */
+export function projectEndpointSlice(slice: Json): Json | undefined {
+  const service = objectOf(objectOf(slice.metadata).labels)[SERVICE_NAME_LABEL];
+  if (typeof service !== 'string' || service === '') return undefined;
+  return {
+    apiVersion: 'discovery.k8s.io/v1',
+    kind: 'EndpointSlice',
+    metadata: { ...pick(slice.metadata, 'name', 'namespace', 'creationTimestamp'), labels: { [SERVICE_NAME_LABEL]: service } },
+    ...pick(slice, 'addressType'),
+    endpoints: listOf(slice.endpoints).map((endpoint) => ({
+      addresses: listOf(objectOf(endpoint).addresses).slice(0, 1),
+      conditions: pick(objectOf(endpoint).conditions, 'ready', 'serving', 'terminating'),
+    })),
+    ports: listOf(slice.ports).map((port) => pick(port, 'name', 'port', 'protocol')),
   };
 }
 

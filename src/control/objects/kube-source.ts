@@ -6,7 +6,7 @@ import type { Log } from '../../observe/log.ts';
 import { Snapshot } from '../../snapshot.ts';
 import type { Reach } from '../policy-reach.ts';
 import { collect } from './collect-objects.ts';
-import { withoutHostServices } from './host-services.ts';
+import { HostServices } from './host-services.ts';
 import { type KubeReading, kubeKinds, readKube } from './kube-kinds.ts';
 import type { MeshObjects, ObjectSource } from './mesh-objects.ts';
 import type { ObjectEntry } from './object-kinds.ts';
@@ -28,6 +28,7 @@ export class KubeSource implements ObjectSource {
   /** What was last said of each object that is not in force as it stands. */
   #said = new Map<string, string>();
   #kept: readonly ObjectEntry[] = [];
+  readonly #hostServices = new HostServices();
   #running: Promise<unknown> = Promise.resolve();
   readonly #status: PolicyStatus;
   #verdicts: readonly (PolicyVerdict & { readonly name: string })[] = [];
@@ -43,6 +44,7 @@ export class KubeSource implements ObjectSource {
           api,
           paths: kind.paths,
           optional: kind.isPolicy,
+          labelSelector: kind.labelSelector,
           read: (object, previous) => readKube(kind, object, previous),
           onChange: () => this.#schedule(),
           log,
@@ -80,7 +82,7 @@ export class KubeSource implements ObjectSource {
     const problems = new Map<string, string>();
     const readings = this.#reflectors.flatMap((reflector) => [...reflector.values()]);
     for (const { name, problems: own } of readings) if (own.length > 0) problems.set(name, own.join('; '));
-    const kept = withoutHostServices(withoutConflicts(readings, problems), readings);
+    const kept = this.#hostServices.withEndpoints(withoutConflicts(readings, problems), readings);
     this.#say(problems);
     // A status that was written comes back as a change; so does much else that is nothing to a registry.
     if (

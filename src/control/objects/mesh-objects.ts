@@ -2,6 +2,7 @@
 
 import type { AuthorizationPolicy } from '../../policy/authorization-policy.ts';
 import type { DestinationRule } from '../../policy/destination-rule.ts';
+import type { EndpointSlice } from '../../policy/kinds/endpoint-slice.ts';
 import type { MeshConfig } from '../../policy/kinds/mesh-config.ts';
 import type { Pod } from '../../policy/kinds/pod.ts';
 import type { ServiceObject } from '../../policy/kinds/service.ts';
@@ -21,6 +22,7 @@ export interface MeshObjects {
   readonly serviceEntries: readonly ServiceEntry[];
   readonly pods: readonly Pod[];
   readonly services: readonly ServiceObject[];
+  readonly endpointSlices: readonly EndpointSlice[];
 }
 
 /** Whoever knows the objects. Only whole, valid sets are published; a bad change leaves the last good set in place. */

@@ -3,6 +3,7 @@
 import type { z } from 'zod';
 import { authorizationPolicyOf, authorizationPolicySchema } from '../../policy/kinds/authorization-policy.ts';
 import { destinationRuleOf, destinationRuleSchema } from '../../policy/kinds/destination-rule.ts';
+import { endpointSliceOf, endpointSliceSchema } from '../../policy/kinds/endpoint-slice.ts';
 import { meshConfigSchema } from '../../policy/kinds/mesh-config.ts';
 import { peerAuthenticationOf, peerAuthenticationSchema } from '../../policy/kinds/peer-authentication.ts';
 import { podSchema } from '../../policy/kinds/pod.ts';
@@ -37,6 +38,7 @@ export const objectKinds = {
   ServiceEntry: reader('ServiceEntry', serviceEntrySchema, itself<z.output<typeof serviceEntrySchema>>),
   Pod: reader('Pod', podSchema, itself<z.output<typeof podSchema>>),
   Service: reader('Service', serviceSchema, itself<z.output<typeof serviceSchema>>),
+  EndpointSlice: reader('EndpointSlice', endpointSliceSchema, endpointSliceOf),
 } as const;
 
 export type ObjectKind = keyof typeof objectKinds;

@@ -30,5 +30,6 @@ function entriesOf(objects: MeshObjects, place: string): ObjectEntry[] {
     ...objects.serviceEntries.map((object): ObjectEntry => ({ kind: 'ServiceEntry', place, object })),
     ...objects.pods.map((object): ObjectEntry => ({ kind: 'Pod', place, object })),
     ...objects.services.map((object): ObjectEntry => ({ kind: 'Service', place, object })),
+    ...objects.endpointSlices.map((object): ObjectEntry => ({ kind: 'EndpointSlice', place, object })),
   ];
 }

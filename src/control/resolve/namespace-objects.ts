@@ -13,6 +13,7 @@ export function emptyNamespace(): NamespaceObjects {
     serviceEntries: [],
     pods: [],
     services: [],
+    endpointSlices: [],
   };
 }
 
@@ -33,12 +34,19 @@ export function byNamespace(objects: MeshObjects): Map<string, NamespaceObjects>
   for (const object of objects.serviceEntries) of(object.metadata.namespace).serviceEntries.push(object);
   for (const object of objects.pods) of(object.metadata.namespace).pods.push(object);
   for (const object of objects.services) of(object.metadata.namespace).services.push(object);
+  for (const object of objects.endpointSlices) of(object.namespace).endpointSlices.push(object);
   return found;
 }
 
 /** The same objects in the same order. */
 export function sameObjects(a: NamespaceObjects, b: NamespaceObjects): boolean {
-  return samePolicies(a, b) && sameList(a.serviceEntries, b.serviceEntries) && sameList(a.pods, b.pods) && sameList(a.services, b.services);
+  return (
+    samePolicies(a, b) &&
+    sameList(a.serviceEntries, b.serviceEntries) &&
+    sameList(a.pods, b.pods) &&
+    sameList(a.services, b.services) &&
+    sameList(a.endpointSlices, b.endpointSlices)
+  );
 }
 
 /** Of the root namespace's objects, only these reach others. */

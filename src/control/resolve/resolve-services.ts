@@ -1,7 +1,14 @@
 // Services of one namespace, from Kubernetes Services and ServiceEntries, with what every client is told of their TLS.
 
 import { ruleFor } from '../../policy/client-tls.ts';
-import { annotatedClientTls, hostnameOf, type ServiceObject, serviceAddresses, subjectAltNamesOf } from '../../policy/kinds/service.ts';
+import {
+  annotatedClientTls,
+  hostnameOf,
+  type ServiceObject,
+  serviceAddresses,
+  subjectAltNamesOf,
+  tcpPorts,
+} from '../../policy/kinds/service.ts';
 import type { ServiceEntry } from '../../policy/kinds/service-entry.ts';
 import { type ClientTlsSettings, type Service, type ServiceClientTls, serviceKey } from '../../policy/model.ts';
 import type { PoliciesInReach } from '../../policy/namespace-policies.ts';
@@ -56,8 +63,4 @@ function clientTlsOf(
   // For services of the root namespace both are one.
   const settings = told ?? ruleFor(root.exported, hostname);
   return settings === undefined ? undefined : { tls: settings.tls, ports: settings.ports, fromRoot: told === undefined };
-}
-
-export function tcpPorts(service: ServiceObject): ServiceObject['spec']['ports'] {
-  return service.spec.ports.filter((port) => port.protocol === 'TCP');
 }

@@ -1,14 +1,14 @@
-// Workloads of one namespace: pods, and the endpoints of ServiceEntries.
+// Workloads of one namespace: pods, and the endpoints of ServiceEntries and EndpointSlices.
 
-import { type Pod, podAddresses, TLS_MODE_LABEL, TUNNEL_LABEL } from '../../policy/kinds/pod.ts';
-import { hostnameOf, type ServiceObject } from '../../policy/kinds/service.ts';
+import { isHealthy, type Pod, podAddresses, TLS_MODE_LABEL, TUNNEL_LABEL } from '../../policy/kinds/pod.ts';
+import { hostnameOf, type ServiceObject, targetPortOf, tcpPorts } from '../../policy/kinds/service.ts';
 import type { ServiceEntry } from '../../policy/kinds/service-entry.ts';
 import { LabelIndex } from '../../policy/label-index.ts';
 import { podUid, type ServicePort, serviceKey, type Workload } from '../../policy/model.ts';
 import { labelPair, PolicySubject } from '../../policy/policy-subject.ts';
 import { type SpiffeId, workloadSpiffeId } from '../../spiffe/spiffe-id.ts';
 import type { NamespaceObjects } from './namespace-objects.ts';
-import { tcpPorts } from './resolve-services.ts';
+import { type Member, type Memberships, memberships } from './slice-memberships.ts';
 
 /** A workload but for its policies, and what these select it by. */
 export interface WorkloadSubject {
@@ -23,8 +23,10 @@ export function resolveWorkloads(objects: NamespaceObjects, { trustDomain }: { t
     ({ spec }) => Object.entries(spec.selector ?? {}).map(([key, value]) => labelPair(key, value)),
   );
   const identityOf = identities(trustDomain);
+  const sliced = memberships(objects);
   return [
-    ...objects.pods.map((pod) => podWorkload(pod, { services, identityOf })),
+    ...objects.pods.map((pod) => podWorkload(pod, { services, identityOf, sliced })),
+    ...[...sliced.outside].flatMap(([address, of]) => of.map((member) => outsideWorkload(address, member))),
     ...objects.serviceEntries.flatMap((entry) => entry.spec.endpoints.map((endpoint) => endpointWorkload(entry, endpoint, identityOf))),
   ];
 }
@@ -47,7 +49,10 @@ export function podSubject(pod: Pod): PolicySubject {
   return new PolicySubject({ namespace, podName: name, labels, addresses: podAddresses(pod) });
 }
 
-function podWorkload(pod: Pod, context: { services: LabelIndex<ServiceObject>; identityOf: IdentityOf }): WorkloadSubject {
+function podWorkload(
+  pod: Pod,
+  context: { services: LabelIndex<ServiceObject>; identityOf: IdentityOf; sliced: Memberships },
+): WorkloadSubject {
   const { namespace, name, labels } = pod.metadata;
   const subject = podSubject(pod);
   const selecting = context.services.candidates(subject.pairs).filter(({ spec }) => selects(spec.selector ?? {}, subject));
@@ -59,9 +64,36 @@ function podWorkload(pod: Pod, context: { services: LabelIndex<ServiceObject>; i
     addresses: subject.addresses,
     ...meshSideOf(labels),
     healthy: isHealthy(pod),
-    services: new Map(selecting.map((service) => [serviceKey({ namespace, hostname: hostnameOf(service) }), portsFor(service, pod)])),
+    services: new Map([
+      ...selecting.map((service) => [keyOf(service), portsFor(service, pod)] as const),
+      ...context.sliced.ofPod(pod).map(({ service, ports }) => [keyOf(service), ports] as const),
+    ]),
   };
   return { workload, subject };
+}
+
+function keyOf(service: ServiceObject): string {
+  return serviceKey({ namespace: service.metadata.namespace, hostname: hostnameOf(service) });
+}
+
+/** What an EndpointSlice says stands behind a service, and is no pod of the mesh. */
+function outsideWorkload(address: string, { service, ports }: Member): WorkloadSubject {
+  const { name, namespace } = service.metadata;
+  const workload = {
+    uid: `local//EndpointSlice/${namespace}/${name}/${address}`,
+    // No pod has a name with a slash, and no ServiceEntry one with capitals.
+    name: `EndpointSlice/${name}/${address}`,
+    namespace,
+    identity: undefined,
+    addresses: [address],
+    meshed: false,
+    hbone: false,
+    healthy: true,
+    // Of a node, or of what other services have too: a slice takes an address from nobody who dials it directly.
+    sharesAddress: true as const,
+    services: new Map([[keyOf(service), ports]]),
+  };
+  return { workload, subject: new PolicySubject({ namespace, podName: undefined, labels: {}, addresses: [address] }) };
 }
 
 function endpointWorkload(
@@ -95,25 +127,11 @@ function meshSideOf(labels: Readonly<Record<string, string>>): { meshed: boolean
   return { meshed, hbone: meshed && labels[TUNNEL_LABEL] === 'http' };
 }
 
-/** Not ending, not ended, and not said to be unready. */
-function isHealthy({ metadata, status }: Pod): boolean {
-  if (metadata.deletionTimestamp != null || status.phase === 'Failed' || status.phase === 'Succeeded') return false;
-  return !status.conditions.some((condition) => condition.type === 'Ready' && condition.status !== 'True');
-}
-
-/** A named target port means the pod's own port of that name; a pod without it is no endpoint for that port. */
 function portsFor(service: ServiceObject, pod: Pod): ServicePort[] {
-  const ports: ServicePort[] = [];
-  for (const { port, targetPort } of tcpPorts(service)) {
-    const target = typeof targetPort === 'string' ? namedPort(pod, targetPort) : (targetPort ?? port);
-    if (target !== undefined) ports.push({ servicePort: port, targetPort: target });
-  }
-  return ports;
-}
-
-/** Of several with the name, the last. */
-function namedPort(pod: Pod, name: string): number | undefined {
-  return pod.spec.containers.flatMap(({ ports }) => ports).findLast((port) => port.name === name)?.containerPort;
+  return tcpPorts(service).flatMap((port) => {
+    const targetPort = targetPortOf(port, pod);
+    return targetPort === undefined ? [] : [{ servicePort: port.port, targetPort }];
+  });
 }
 
 function selects(selector: Readonly<Record<string, string>>, subject: PolicySubject): boolean {

@@ -74,6 +74,17 @@ export const podSchema = z.strictObject({
 
 export type Pod = z.infer<typeof podSchema>;
 
+/** Not ending, not ended, and not said to be unready. */
+export function isHealthy({ metadata, status }: Pod): boolean {
+  if (metadata.deletionTimestamp != null || status.phase === 'Failed' || status.phase === 'Succeeded') return false;
+  return !status.conditions.some((condition) => condition.type === 'Ready' && condition.status !== 'True');
+}
+
+/** Of several ports with the name, the last. */
+export function namedPort(pod: Pod, name: string): number | undefined {
+  return pod.spec.containers.flatMap(({ ports }) => ports).findLast((port) => port.name === name)?.containerPort;
+}
+
 /** All of a pod's addresses, each once. */
 export function podAddresses({ status }: Pod): string[] {
   if (status.podIPs.length === 0) return status.podIP === undefined ? [] : [status.podIP];

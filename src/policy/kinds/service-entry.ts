@@ -14,6 +14,7 @@ const address = z.string().transform(readIp);
 
 const ownAddress = z
   .string()
+  .max(64, 'no IP address is so long')
   .superRefine((text, context) => {
     if (text.includes('/'))
       context.addIssue({

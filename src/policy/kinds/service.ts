@@ -5,7 +5,7 @@ import { messageOf } from '../../errors.ts';
 import { parseSpiffeId } from '../../spiffe/spiffe-id.ts';
 import { type ClientTlsSettings, clientTls } from '../model.ts';
 import { labels, objectMeta, port } from './object-meta.ts';
-import { readIp } from './pod.ts';
+import { namedPort, type Pod, readIp } from './pod.ts';
 
 /** Further SPIFFE IDs that the service's servers may prove, comma-separated. */
 export const SUBJECT_ALT_NAMES_ANNOTATION = 'handfast.io/subject-alt-names';
@@ -91,6 +91,15 @@ export function annotatedClientTls({ metadata }: ServiceObject): ClientTlsSettin
 export function serviceAddresses({ spec }: ServiceObject): string[] {
   const own = [spec.clusterIP ?? '', ...spec.clusterIPs].filter((address) => address !== 'None' && address !== '');
   return [...new Set(own)];
+}
+
+export function tcpPorts(service: ServiceObject): ServiceObject['spec']['ports'] {
+  return service.spec.ports.filter((port) => port.protocol === 'TCP');
+}
+
+/** A named target port means the pod's own port of that name; a pod without it is no endpoint for that port. */
+export function targetPortOf({ port, targetPort }: ServiceObject['spec']['ports'][number], pod: Pod): number | undefined {
+  return typeof targetPort === 'string' ? namedPort(pod, targetPort) : (targetPort ?? port);
 }
 
 export function hostnameOf({ metadata }: ServiceObject): string {

@@ -14,6 +14,16 @@ export const protobufFileName = "istio/workload/workload.proto";
 
 /** Trimmed to the fields Handfast reads or writes: same package, names and field numbers as upstream, so the bytes are the same. */
 
+export const NetworkMode = { STANDARD: 0, HOST_NETWORK: 1, UNRECOGNIZED: -1 } as const;
+
+export type NetworkMode = typeof NetworkMode[keyof typeof NetworkMode];
+
+export namespace NetworkMode {
+  export type STANDARD = typeof NetworkMode.STANDARD;
+  export type HOST_NETWORK = typeof NetworkMode.HOST_NETWORK;
+  export type UNRECOGNIZED = typeof NetworkMode.UNRECOGNIZED;
+}
+
 export const WorkloadStatus = { HEALTHY: 0, UNHEALTHY: 1, UNRECOGNIZED: -1 } as const;
 
 export type WorkloadStatus = typeof WorkloadStatus[keyof typeof WorkloadStatus];
@@ -64,6 +74,7 @@ export interface Workload {
   uid: string;
   hostname: string;
   services: { [key: string]: PortList };
+  networkMode: NetworkMode;
 }
 
 export interface Workload_ServicesEntry {
@@ -277,6 +288,7 @@ function createBaseWorkload(): Workload {
     uid: "",
     hostname: "",
     services: {},
+    networkMode: 0,
   };
 }
 
@@ -324,6 +336,9 @@ export const Workload: MessageFns<Workload> = {
     globalThis.Object.entries(message.services).forEach(([key, value]: [string, PortList]) => {
       Workload_ServicesEntry.encode({ key: key as any, value }, writer.uint32(178).fork()).join();
     });
+    if (message.networkMode !== 0) {
+      writer.uint32(200).int32(message.networkMode);
+    }
     return writer;
   },
 
@@ -453,6 +468,14 @@ export const Workload: MessageFns<Workload> = {
             if (entry22.value !== undefined) {
               message.services[entry22.key] = entry22.value;
             }
+            continue;
+          }
+          case 25: {
+            if (tag !== 200) {
+              break;
+            }
+
+            message.networkMode = reader.int32() as any;
             continue;
           }
         }
