@@ -54,6 +54,8 @@ export class Interests implements ChangingNames {
   readonly #interests = new Map<string, Interest>();
   readonly #wanted = new Set<string>();
   readonly #unwanted = new Set<string>();
+  /** How many are on their way out. */
+  #leaving = 0;
   #send: Send | undefined;
   /** The first response of this stream was taken: what is said from now on of a name is said of what was asked on it. */
   #isSettled = false;
@@ -99,6 +101,7 @@ export class Interests implements ChangingNames {
     this.#send = send;
     this.#isSettled = false;
     this.#unwanted.clear();
+    this.#leaving = 0;
     const names = [this.#self];
     for (const [name, interest] of this.#interests) {
       if (interest.state === 'answered') names.push(name);
@@ -126,6 +129,7 @@ export class Interests implements ChangingNames {
     for (const name of response.removedResources) {
       const interest = this.#interests.get(name);
       if (interest?.state !== 'leaving') continue;
+      this.#leaving--;
       if (isWantedAgain(interest)) this.#want(name, interest);
       else this.#interests.delete(name);
     }
@@ -149,7 +153,7 @@ export class Interests implements ChangingNames {
     this.#interests.set(name, interest);
     this.#want(name, interest);
     // Before it is full, so that those who come meanwhile need not be turned away.
-    if (this.#interests.size > this.#limits.most - this.#limits.makeRoomFor) this.#makeRoom();
+    if (this.#interests.size - this.#leaving > this.#limits.most - this.#limits.makeRoomFor) this.#makeRoom();
     return interest;
   }
 
@@ -226,6 +230,7 @@ export class Interests implements ChangingNames {
       const interest = this.#interests.get(name);
       if (interest === undefined || interest.state !== 'answered' || interest.holds > 0) continue;
       interest.state = 'leaving';
+      this.#leaving++;
       interest.usedAt = NEVER;
       dropped.push(name);
     }
