@@ -23,6 +23,8 @@ const LIMITS: InterestLimits = { most: 4_000, idleMs: 300_000, sweepMs: 30_000, 
 const MAX_ASKED = 32;
 const REQUESTS: Rate = { burst: 50, perSecond: 25 };
 const COMPLAIN_EVERY_MS = 60_000;
+/** Whoever asked and does not hold has waited for no longer. */
+const WANTED_MS = 2_000;
 
 /**
  * `leaving`: the agent was told, and has not said yet that it heard; until then nobody can tell the word of what is taken back from an answer, so nothing is asked anew.
@@ -174,15 +176,23 @@ export class Interests implements ChangingNames {
     this.#letGo(this.#idle(before).map(([name]) => name));
   }
 
-  /** Not while nobody is there to ask again: what is known goes on to be of use. */
+  /** What was wanted and not asked for in time; and what is known, but not while nobody is there to ask again: it goes on to be of use. */
   #idle(before: number): [string, Interest][] {
-    if (this.#send === undefined || !this.#isSettled) return [];
-    return [...this.#interests].filter(([, { state, holds, usedAt }]) => state === 'answered' && holds === 0 && usedAt <= before);
+    const isHeard = this.#send !== undefined && this.#isSettled;
+    const givenUp = Math.min(before, this.#now() - WANTED_MS);
+    return [...this.#interests].filter(([, { state, holds, usedAt }]) => {
+      if (holds > 0) return false;
+      return state === 'wanted' ? usedAt <= givenUp : state === 'answered' && isHeard && usedAt <= before;
+    });
   }
 
   #letGo(names: readonly string[]): void {
-    for (const name of names) this.#unwanted.add(name);
-    if (names.length > 0) this.#sayLater();
+    for (const name of names) {
+      // Whoever waited for it has gone, and nobody else has heard of it.
+      if (this.#wanted.delete(name)) this.#interests.delete(name);
+      else this.#unwanted.add(name);
+    }
+    if (this.#unwanted.size > 0) this.#sayLater();
   }
 
   #complain(): void {
