@@ -6,9 +6,12 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { createLocalToken, DEFAULT_AUDIENCE, openLocalTokenKey } from '../src/ca/local-token.ts';
 import { runDeltaAdsClient } from '../src/discovery/delta-ads-client.ts';
-import { MeshSource, meshTypeUrls } from '../src/discovery/mesh-source.ts';
+import { Interests } from '../src/discovery/interests.ts';
+import { MeshSource } from '../src/discovery/mesh-source.ts';
+import { sidecarSubscriptions } from '../src/discovery/sidecar-subscriptions.ts';
 import type { KubeApi } from '../src/kube/api.ts';
 import type { MeshSnapshot } from '../src/policy/mesh-snapshot.ts';
+import { podUid } from '../src/policy/model.ts';
 import { Snapshot } from '../src/snapshot.ts';
 import { unixTarget } from '../src/wire/grpc-target.ts';
 import { Role } from '../test/support/handfast.ts';
@@ -19,7 +22,7 @@ import { describeMachine } from './machine.ts';
 const HELP = `usage: sh test-kube/run.sh -- npm run bench -- kube [--pods 5000] [--services 1000] [--json FILE]
 
 Pods and services in a real API server (etcd and kube-apiserver, see test-kube/install.sh): control's memory and its time to the first snapshot, the time from a policy that is
-written to a proxy that has it, and the memory of agent and sidecar, beside those with ten pods.
+written to a proxy that has it, and the memory of agent and sidecar, beside those with ten pods: the sidecar's should be the same.
 `;
 
 const FEW = 10;
@@ -138,13 +141,15 @@ async function measure(cluster: KubeCluster, size: Size): Promise<Measured> {
   const watching = new AbortController();
   const mesh = new Snapshot<MeshSnapshot>();
   const source = new MeshSource(mesh, () => true);
+  const log = { info: () => undefined, warn: () => undefined };
+  const self = podUid('scale-0/pod-0');
   const following = runDeltaAdsClient({
+    ...sidecarSubscriptions(self, new Interests({ self, log, signal: watching.signal })),
     target: unixTarget(`unix:${socket('agent')}`),
     nodeId: 'sidecar~scale-0~bench',
     token: new Snapshot(token),
-    typeUrls: meshTypeUrls,
     apply: (typeUrl, change) => source.apply(typeUrl, change),
-    log: { info: () => undefined, warn: () => undefined },
+    log,
     signal: watching.signal,
   });
   try {

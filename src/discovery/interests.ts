@@ -23,6 +23,8 @@ const LIMITS: InterestLimits = { most: 4_000, idleMs: 300_000, sweepMs: 30_000, 
 const MAX_ASKED = 32;
 const REQUESTS: Rate = { burst: 50, perSecond: 25 };
 const COMPLAIN_EVERY_MS = 60_000;
+/** Whoever asked and does not hold has waited for no longer. */
+const WANTED_MS = 2_000;
 
 /**
  * `leaving`: the agent was told, and has not said yet that it heard; until then nobody can tell the word of what is taken back from an answer, so nothing is asked anew.
@@ -54,6 +56,8 @@ export class Interests implements ChangingNames {
   readonly #interests = new Map<string, Interest>();
   readonly #wanted = new Set<string>();
   readonly #unwanted = new Set<string>();
+  /** How many are on their way out. */
+  #leaving = 0;
   #send: Send | undefined;
   /** The first response of this stream was taken: what is said from now on of a name is said of what was asked on it. */
   #isSettled = false;
@@ -99,6 +103,7 @@ export class Interests implements ChangingNames {
     this.#send = send;
     this.#isSettled = false;
     this.#unwanted.clear();
+    this.#leaving = 0;
     const names = [this.#self];
     for (const [name, interest] of this.#interests) {
       if (interest.state === 'answered') names.push(name);
@@ -126,6 +131,7 @@ export class Interests implements ChangingNames {
     for (const name of response.removedResources) {
       const interest = this.#interests.get(name);
       if (interest?.state !== 'leaving') continue;
+      this.#leaving--;
       if (isWantedAgain(interest)) this.#want(name, interest);
       else this.#interests.delete(name);
     }
@@ -149,7 +155,7 @@ export class Interests implements ChangingNames {
     this.#interests.set(name, interest);
     this.#want(name, interest);
     // Before it is full, so that those who come meanwhile need not be turned away.
-    if (this.#interests.size > this.#limits.most - this.#limits.makeRoomFor) this.#makeRoom();
+    if (this.#interests.size - this.#leaving > this.#limits.most - this.#limits.makeRoomFor) this.#makeRoom();
     return interest;
   }
 
@@ -170,15 +176,23 @@ export class Interests implements ChangingNames {
     this.#letGo(this.#idle(before).map(([name]) => name));
   }
 
-  /** Not while nobody is there to ask again: what is known goes on to be of use. */
+  /** What was wanted and not asked for in time; and what is known, but not while nobody is there to ask again: it goes on to be of use. */
   #idle(before: number): [string, Interest][] {
-    if (this.#send === undefined || !this.#isSettled) return [];
-    return [...this.#interests].filter(([, { state, holds, usedAt }]) => state === 'answered' && holds === 0 && usedAt <= before);
+    const isHeard = this.#send !== undefined && this.#isSettled;
+    const givenUp = Math.min(before, this.#now() - WANTED_MS);
+    return [...this.#interests].filter(([, { state, holds, usedAt }]) => {
+      if (holds > 0) return false;
+      return state === 'wanted' ? usedAt <= givenUp : state === 'answered' && isHeard && usedAt <= before;
+    });
   }
 
   #letGo(names: readonly string[]): void {
-    for (const name of names) this.#unwanted.add(name);
-    if (names.length > 0) this.#sayLater();
+    for (const name of names) {
+      // Whoever waited for it has gone, and nobody else has heard of it.
+      if (this.#wanted.delete(name)) this.#interests.delete(name);
+      else this.#unwanted.add(name);
+    }
+    if (this.#unwanted.size > 0) this.#sayLater();
   }
 
   #complain(): void {
@@ -226,6 +240,7 @@ export class Interests implements ChangingNames {
       const interest = this.#interests.get(name);
       if (interest === undefined || interest.state !== 'answered' || interest.holds > 0) continue;
       interest.state = 'leaving';
+      this.#leaving++;
       interest.usedAt = NEVER;
       dropped.push(name);
     }

@@ -6,9 +6,8 @@ import type { VersionedResource } from './resource-view.ts';
 import { typeUrls } from './type-urls.ts';
 
 /**
- * Two types, of which `naming`'s resources may name `named`'s, and a third. What is new, or holds without being named, goes out before those that may name it or name it no longer; what is to hold
- * from now on only for those that name it, and what is gone, after them. What `first` has
- * to say of those of `naming` that it has its names from is said before they are, and taken back after them.
+ * Two types, of which `naming`'s resources may name `named`'s. What is new, or holds without being named, goes out before those that may name it or name it no longer; what is to hold
+ * from now on only for those that name it, and what is gone, after them. A third type, `first`, has the names of `naming`'s resources that it is for: what is new of it goes out before them, what is gone after them.
  */
 export interface TypeOrder {
   readonly named: string;

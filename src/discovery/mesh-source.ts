@@ -13,8 +13,8 @@ import type { ResourceChange } from './resource-cache.ts';
 import { typeUrls } from './type-urls.ts';
 import { decodeAddress, decodeTrafficPolicy } from './workload-codec.ts';
 
-/** In the order in which they are subscribed to: what waits for another finds it asked for. */
-export const meshTypeUrls = [typeUrls.trafficPolicy, typeUrls.address, typeUrls.authorization] as const;
+/** In the order in which they are subscribed to. Addresses wait for both others, and come first: which policies belong to them, and which of those that are gone go after them, is found by what is asked for. */
+export const meshTypeUrls = [typeUrls.address, typeUrls.trafficPolicy, typeUrls.authorization] as const;
 
 /** How long a snapshot may wait for what it names and what has not arrived. */
 const WHOLE_WITHIN_MS = 1_000;

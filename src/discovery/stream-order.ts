@@ -95,8 +95,9 @@ export class StreamOrder {
   sayable(typeUrl: string, { missing, removed }: Difference): Difference {
     const { rule, subscriptions } = this.#options;
     if (typeUrl === rule.first) {
-      const there = subscriptions.get(rule.naming)?.held;
-      return { missing, removed: removed.filter((name) => there?.has(name) !== true) };
+      const naming = subscriptions.get(rule.naming);
+      const isThere = (name: string) => naming?.held.has(name) === true || naming?.unanswered?.versions.has(name) === true;
+      return { missing, removed: removed.filter((name) => !isThere(name)) };
     }
     if (typeUrl !== rule.named) return { missing, removed };
     const held = subscriptions.get(typeUrl)?.held;

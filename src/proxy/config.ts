@@ -78,7 +78,13 @@ export const proxyFlags = {
     help: "the application's probes that --status-port answers, as the injector writes them",
   },
   'pod-ip': { kind: 'text', value: 'ADDRESS', optional: true, env: 'POD_IP', help: "the pod's address; needed with --app-probers" },
-  'dial-timeout': { kind: 'duration', default: '10s', min: '10ms', max: '5m', help: 'for a TCP connection to an upstream' },
+  'dial-timeout': {
+    kind: 'duration',
+    default: '10s',
+    min: '10ms',
+    max: '5m',
+    help: 'for a TCP connection to an upstream; and for the agent to say who is at a new destination',
+  },
   'handshake-timeout': { kind: 'duration', default: '10s', min: '10ms', max: '5m', help: 'for a TLS handshake, either side' },
   'sniff-silence': {
     kind: 'duration',

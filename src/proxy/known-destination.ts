@@ -18,7 +18,7 @@ export async function governKnown(located: Located, { socket, context }: { socke
     if (leftMs <= 0)
       throw new HandfastError(
         'DESTINATION_UNANSWERED',
-        `${show(originalDestination)}: the agent has not said within ${timeoutMs} ms who is there, so nobody is dialled; is the agent running, and does it hear from control?`,
+        `${show(originalDestination)}: the agent has not said within ${timeoutMs} ms who is there, so nobody is dialled; does the agent run and hear from control, or does this pod speak to thousands of addresses at once?`,
       );
     await context.known.wait(originalDestination.address, { socket, leftMs });
     if (socket.destroyed) throw new HandfastError('UNAVAILABLE', 'the client is gone');
