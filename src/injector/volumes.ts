@@ -23,11 +23,11 @@ type Volume = { readonly name: string; readonly [source: string]: unknown };
 
 interface Mounted {
   readonly volume: Volume;
-  readonly mount: { readonly mountPath: string; readonly readOnly: boolean };
+  readonly mount: { readonly mountPath: string; readonly readOnly?: true };
 }
 
 export function sidecarVolumes(config: InjectorConfig, identity: Settings['identity']): readonly Mounted[] {
-  const token = {
+  const token: Mounted = {
     volume: {
       name: TOKEN,
       projected: {
@@ -62,7 +62,8 @@ const ROOTS_VOLUME: Mounted = {
 /** In memory: sockets, and no key. */
 const RUN_VOLUME: Mounted = {
   volume: { name: 'handfast-run', emptyDir: { medium: 'Memory', sizeLimit: '4Mi' } },
-  mount: { mountPath: RUN_DIRECTORY, readOnly: false },
+  // An API server says nothing where something may be written.
+  mount: { mountPath: RUN_DIRECTORY },
 };
 
 /** All that is put into a pod, in the order of the pod's volumes. In memory, so that it keeps no node from being drained. */

@@ -23,9 +23,11 @@ export class KubeMesh implements AsyncDisposable {
   /** A text where this machine lets nobody make cgroups: then tokens stand alone. */
   readonly cgroup = PodCgroup.create();
   readonly roles: { ca?: Role; control?: Role; secondControl?: Role; agent?: Role; injector?: Role } = {};
+  readonly #allowInPod: boolean;
   #addresses = { ca: '', control: '', secondControl: '' };
 
-  private constructor(cluster: KubeCluster, network: PodNetwork) {
+  private constructor(cluster: KubeCluster, network: PodNetwork, allowInPod: boolean) {
+    this.#allowInPod = allowInPod;
     this.cluster = cluster;
     this.network = network;
     this.runDir = join(cluster.dir, 'run');
@@ -33,11 +35,20 @@ export class KubeMesh implements AsyncDisposable {
     this.kubelet = new PlayedKubelet({ cluster, network, node: NODE, hostPaths: { '/run/handfast': this.runDir }, cgroup });
   }
 
-  /** `injectorAlone`: nothing runs in the pods. `controls`: how many replicas of control. */
-  static async start({ injectorAlone = false, controls = 1 }: { injectorAlone?: boolean; controls?: 1 | 2 } = {}): Promise<KubeMesh> {
+  /** `injectorAlone`: nothing runs in the pods. `controls`: how many replicas of control. `allowInPod`: pods may ask for sidecars that make their keys themselves. */
+  static async start({
+    injectorAlone = false,
+    controls = 1,
+    allowInPod = false,
+  }: {
+    injectorAlone?: boolean;
+    controls?: 1 | 2;
+    allowInPod?: boolean;
+  } = {}): Promise<KubeMesh> {
     const cluster = await KubeCluster.start();
-    const mesh = new KubeMesh(cluster, await PodNetwork.create('kube'));
+    const mesh = new KubeMesh(cluster, await PodNetwork.create('kube'), allowInPod);
     try {
+      if (allowInPod) await mesh.network.connectTo(HOST);
       await mesh.#prepare();
       if (!injectorAlone) {
         await mesh.startCa();
@@ -68,6 +79,7 @@ export class KubeMesh implements AsyncDisposable {
       `--token-review-token=${token}`,
       `--node-account=${SYSTEM}/handfast-agent`,
       `--control-account=${SYSTEM}/handfast-control`,
+      ...(this.#allowInPod ? ['--tokens-alone'] : []),
     );
     await this.roles.ca.said('CA listening');
     const root = await readFile(join(this.cluster.dir, 'ca/root.pem'), 'utf8');
@@ -85,6 +97,7 @@ export class KubeMesh implements AsyncDisposable {
       `--kube-ca=${this.cluster.caFile}`,
       `--kube-token=${await this.#account('handfast-control')}`,
       `--lease=${SYSTEM}/handfast-control`,
+      ...(this.#allowInPod ? ['--serve-sidecars'] : []),
       `--listen=${this.#addresses[which]}`,
       `--ca=${this.#addresses.ca}`,
       `--trust-bundle=${this.#bundle}`,
@@ -187,7 +200,8 @@ subjects: [{kind: ServiceAccount, name: ${name}, namespace: ${SYSTEM}}]
   async #startInjector(): Promise<void> {
     const port = await freePort();
     const config = this.injectorConfig;
-    await writeFile(config, `image: ${IMAGE}\n`);
+    const inPod = { ca: this.#addresses.ca, control: [this.#addresses.control], rootsFile: this.#bundle };
+    await writeFile(config, JSON.stringify({ image: IMAGE, ...(this.#allowInPod ? { inPod } : {}) }));
     await this.cluster.apply(`
 apiVersion: admissionregistration.k8s.io/v1
 kind: MutatingWebhookConfiguration

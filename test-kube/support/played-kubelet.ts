@@ -3,7 +3,7 @@
 
 import type { ChildProcess } from 'node:child_process';
 import { createWriteStream } from 'node:fs';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -43,6 +43,7 @@ interface Volume {
   readonly emptyDir?: object;
   readonly projected?: {
     readonly sources: readonly {
+      readonly downwardAPI?: { readonly items: readonly { readonly path: string; readonly fieldRef: { readonly fieldPath: string } }[] };
       readonly serviceAccountToken?: { readonly audience?: string; readonly expirationSeconds?: number; readonly path: string };
     }[];
   };
@@ -54,6 +55,7 @@ export interface PodObject {
     readonly namespace: string;
     readonly uid: string;
     readonly labels?: Readonly<Record<string, string>>;
+    readonly annotations?: Readonly<Record<string, string>>;
   };
   readonly spec: {
     readonly serviceAccountName: string;
@@ -166,11 +168,17 @@ export class PlayedKubelet {
   /** A folder for each volume. */
   async #volumes(object: PodObject, dir: string): Promise<ReadonlyMap<string, string>> {
     const folders = new Map<string, string>();
-    for (const { name, hostPath, projected } of object.spec.volumes ?? []) {
+    for (const { name, hostPath, emptyDir, projected } of object.spec.volumes ?? []) {
       const folder = hostPath === undefined ? join(dir, 'volumes', name) : (this.#options.hostPaths[hostPath.path] ?? '');
       if (folder === '') throw new Error(`nothing stands for the host's ${hostPath?.path}`);
       if (hostPath === undefined) await mkdir(folder, { recursive: true, mode: 0o755 });
       folders.set(name, folder);
+      // As kubelet makes them: for whoever runs in the pod.
+      if (emptyDir !== undefined) await chmod(folder, 0o777);
+      for (const { path, fieldRef } of (projected?.sources ?? []).flatMap(({ downwardAPI }) => downwardAPI?.items ?? [])) {
+        const [, annotation = ''] = /^metadata\.annotations\['(.+)'\]$/.exec(fieldRef.fieldPath) ?? [];
+        await writeFile(join(folder, path), object.metadata.annotations?.[annotation] ?? '', { mode: 0o644 });
+      }
       for (const { serviceAccountToken } of projected?.sources ?? [])
         if (serviceAccountToken !== undefined)
           await writeFile(join(folder, serviceAccountToken.path), await this.token(object, serviceAccountToken), { mode: 0o644 });

@@ -191,6 +191,27 @@ export class PodNetwork implements AsyncDisposable {
     return network;
   }
 
+  /** Lets pods call an address of the namespace that the test itself is in. Gone with the network; one network of a namespace at a time. */
+  async connectTo(address: string): Promise<void> {
+    const [near, far] = ['169.254.100.1', '169.254.100.2'];
+    const made = await execute([
+      'sh',
+      '-e',
+      '-c',
+      `ip link add hf-up type veth peer name hf-up netns ${this.netns}
+      ip address add ${near}/30 dev hf-up
+      ip link set hf-up up
+      ip route add ${PREFIX_IPV4}.0.0/16 via ${far} onlink dev hf-up`,
+    ]);
+    if (made.code !== 0) throw new Error(`cannot connect the pods to ${address}: ${made.stderr.trim()}`);
+    await this.#shell(
+      this.netns,
+      `ip address add ${far}/30 dev hf-up
+      ip link set hf-up up
+      ip route add ${address} via ${near}`,
+    );
+  }
+
   /** Adds a pod, ready for traffic when this returns. Names are unique within a network. */
   async addPod(name: string): Promise<Pod> {
     const index = this.#pods.length + 2;
