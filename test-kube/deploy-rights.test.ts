@@ -48,6 +48,7 @@ for (const [role, own, elsewhere] of [
       'controlstates.handfast.io [] [] [get list watch create update delete]',
       'destinationrules.networking.istio.io [] [] [list watch]',
       'destinationrules.networking.istio.io/status [] [] [patch]',
+      'endpointslices.discovery.k8s.io [] [] [list watch]',
       'leases.coordination.k8s.io [] [handfast-control] [get update]',
       'meshconfigs.handfast.io [] [] [list watch]',
       'meshconfigs.handfast.io/status [] [] [patch]',

@@ -31,6 +31,12 @@ const flags = {
     help: 'unix socket for operators, root alone',
   },
   ...listenFlags,
+  metrics: {
+    kind: 'text',
+    value: 'HOST:PORT',
+    optional: true,
+    help: 'HTTP /metrics for Prometheus, which names nobody, such as 0.0.0.0:15014',
+  },
   'serve-sidecars': { kind: 'switch', help: '--listen only: serve sidecars that have no agent, too (handfast proxy --ca)' },
   ...nodeFlags,
   state: {
@@ -56,6 +62,7 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
     const control = await startControl({
       objects,
       shared: config.lease === undefined ? undefined : sharedState(config.lease, objects),
+      metrics: config.metrics === undefined ? undefined : parseListen(config.metrics, 'metrics'),
       servesSidecars: config['serve-sidecars'],
       signal,
       socket: config.socket,

@@ -122,10 +122,10 @@ export const listenFlags = {
 export const logFlags = { 'log-level': { kind: 'choice', choices: logLevels, default: 'info', help: 'what is logged' } } as const;
 
 /** Throws CONFIG_INVALID. */
-export function parseListen(text: string): { host: string; port: number } {
+export function parseListen(text: string, flag = 'listen'): { host: string; port: number } {
   const [, host, port] = /^(\[[0-9a-f:.]+\]|[^:\s]+):(\d{1,5})$/i.exec(text) ?? [];
   if (host === undefined || port === undefined || Number(port) > 65535)
-    throw new HandfastError('CONFIG_INVALID', `--listen ${JSON.stringify(text)} is not accepted: HOST:PORT, such as 0.0.0.0:15012`);
+    throw new HandfastError('CONFIG_INVALID', `--${flag} ${JSON.stringify(text)} is not accepted: HOST:PORT, such as 0.0.0.0:15012`);
   return { host: host.replace(/^\[|\]$/g, ''), port: Number(port) };
 }
 

@@ -2,7 +2,7 @@
 // elsewhere, on a TLS port that only agents may use.
 
 import { ResourceCache } from '../discovery/resource-cache.ts';
-import { HandfastError } from '../errors.ts';
+import { HandfastError, messageOf } from '../errors.ts';
 import type { WatchableKubeApi } from '../kube/api.ts';
 import { MeshNode, type MeshNodeOptions } from '../node/mesh-node.ts';
 import type { Log } from '../observe/log.ts';
@@ -16,6 +16,7 @@ import { listenTls, listenUnix } from '../wire/grpc-listener.ts';
 import { isUnixAddress } from '../wire/grpc-target.ts';
 import { checkMember } from '../wire/mesh-member.ts';
 import { serveOperators } from '../wire/operator-server.ts';
+import { serveMetrics } from './control-metrics.ts';
 import { type RunningController, startController } from './controller.ts';
 import { explainRoute } from './explain/explain-route.ts';
 import { alone, type Leadership, oneOfSeveral, type SharedState } from './leadership.ts';
@@ -48,6 +49,8 @@ export interface ControlOptions {
   readonly listen?: { readonly host: string; readonly port: number; readonly node: MeshNodeOptions };
   /** Whether sidecars without an agent are served too, on `listen`. */
   readonly servesSidecars?: boolean;
+  /** For Prometheus. */
+  readonly metrics?: { readonly host: string; readonly port: number } | undefined;
   /** How long each stage of a switch that clients must follow lasts; long enough for a big mesh unless told otherwise. */
   readonly stages?: StageTimes;
   /** Gives up waiting for what it needs to begin. */
@@ -127,6 +130,22 @@ export async function startControl(options: ControlOptions): Promise<RunningCont
       ],
     });
     running.push(() => operators.close());
+    if (options.metrics !== undefined) {
+      const metrics = await serveMetrics(
+        options.metrics,
+        {
+          leads: leadership.leads,
+          objects: () => source.objects.current,
+          refused: () => source.refused,
+          connected: () => reports.all.length,
+          rollouts: () => rollouts.states,
+        },
+        (error) => log.warn({ reason: messageOf(error) }, 'metrics not served'),
+      ).catch((cause) => {
+        throw new HandfastError('CONFIG_INVALID', `cannot listen for metrics: ${messageOf(cause)}`, { cause });
+      });
+      running.push(() => metrics.close());
+    }
     lead.begin();
     log.info(
       { socket: options.socket, port, objects: 'kube' in options.objects ? 'kubernetes' : options.objects.directory },

@@ -45,6 +45,11 @@ export class DirectorySource implements ObjectSource {
     signal.addEventListener('abort', () => clearInterval(timer), { once: true });
   }
 
+  /** A directory is refused as a whole. */
+  get refused(): number {
+    return this.#refused === '' ? 0 : 1;
+  }
+
   async #poll(): Promise<void> {
     try {
       const files = await listFiles(this.#dir);

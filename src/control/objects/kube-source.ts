@@ -71,6 +71,10 @@ export class KubeSource implements ObjectSource {
     return this.#said;
   }
 
+  get refused(): number {
+    return this.#said.size;
+  }
+
   #schedule(): void {
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined;
