@@ -59,6 +59,8 @@ export interface ControlOptions {
   readonly now: () => number;
 }
 
+/** A sidecar waits a moment for its caller's name, and reports once a second; so does its agent. */
+const REPORTS_WITHIN_MS = 4_000;
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 /** An agent has three: what it follows, and what it reports of now and of before. */
 const MAX_STREAMS = 16;
@@ -98,6 +100,7 @@ export async function startControl(options: ControlOptions): Promise<RunningCont
     const rollouts = new Rollouts({
       ...options,
       source,
+      reportsWithinMs: REPORTS_WITHIN_MS,
       store: new RolloutStore(leadership.kept('rollouts')),
       isOurs: leadership.leads,
       totals: (pods, direction) => ledger.totals(pods, direction),

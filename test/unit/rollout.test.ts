@@ -22,6 +22,7 @@ class Rig {
   state: RolloutState | undefined;
   samples: Sample[] = [];
   inForce = true;
+  reportsWithinMs = 0;
   readonly counters = new Map<string, { connections: number; failures: number }>();
 
   /** As if each pod that it has come to had seen these. */
@@ -43,7 +44,7 @@ class Rig {
 
   after(seconds: number): RolloutState {
     this.now += seconds * 1_000;
-    const { plan: by, revision, eligible, totals, samples, now } = this;
+    const { plan: by, revision, eligible, totals, samples, reportsWithinMs, now } = this;
     const world: RolloutWorld = {
       plan: by,
       document: `{${revision}}`,
@@ -52,6 +53,7 @@ class Rig {
       totals,
       samples,
       inForce: () => this.inForce,
+      reportsWithinMs,
       now,
     };
     this.state = advance(this.state, 'foo/canary', world);
@@ -87,6 +89,7 @@ describe('steps', () => {
         totals: () => ({ connections: 0, failures: 0 }),
         samples: [],
         inForce: () => true,
+        reportsWithinMs: 0,
         now: 0,
       }).pods;
     assert.deepEqual(first('a/b'), first('a/b'));
@@ -99,6 +102,16 @@ describe('steps', () => {
     rig.seen(5, 0);
     assert.equal(rig.after(29), one);
     assert.equal(rig.after(1).step, 1);
+  });
+
+  test('nor before what happened in it can have been reported', () => {
+    const rig = new Rig();
+    rig.reportsWithinMs = 4_000;
+    rig.after(0);
+    rig.seen(5, 0);
+    assert.equal(rig.after(33).step, 0);
+    rig.seen(5, 5);
+    assert.deepEqual([rig.after(1).phase, rig.state?.step], ['rolled back', 0], 'by what came in the last second');
   });
 
   test('a step that nobody has used waits', () => {

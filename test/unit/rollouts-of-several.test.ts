@@ -51,6 +51,7 @@ async function control({ leads = false }: { leads?: boolean } = {}) {
     isOurs: () => state.leads,
     totals: (pods) => (pods.size === 0 ? { connections: 0, failures: 0 } : state.totals),
     inForce: () => true,
+    reportsWithinMs: 0,
     log: log.log,
     now: () => now,
   });

@@ -58,6 +58,7 @@ async function running(source: Snapshot<MeshObjects>) {
     source: { objects: source },
     totals: (pods) => (pods.size === 0 ? { connections: 0, failures: 0 } : totals),
     inForce: () => true,
+    reportsWithinMs: 0,
     store: new RolloutStore(fileState(join(dir, 'state', 'rollouts.json'))),
     isOurs: () => true,
     log: records.log,

@@ -44,6 +44,8 @@ export interface RolloutWorld {
   readonly samples: readonly Sample[];
   /** Whether what the step changes is in force for all of its pods: switches may be turned in stages. */
   readonly inForce: (pods: readonly string[]) => boolean;
+  /** How long what a sidecar sees may be on its way here, in milliseconds: a step's time is over when its evidence is here. */
+  readonly reportsWithinMs: number;
   readonly now: number;
 }
 
@@ -74,7 +76,7 @@ function proceed(state: RolloutState, world: RolloutWorld): RolloutState {
   if (state.stepSince > now) return { ...state, stepSince: now };
   // A step is observed from when it holds.
   if (!world.inForce(state.pods)) return { ...state, stepSince: now };
-  if (plan.paused || now - state.stepSince < plan.intervalSeconds * 1000) return state;
+  if (plan.paused || now - state.stepSince < plan.intervalSeconds * 1000 + world.reportsWithinMs) return state;
   const waitsFor = missingTraffic(state, world);
   if (waitsFor !== undefined) return state.reason === waitsFor ? state : { ...state, reason: waitsFor };
   const next = state.step + 1;

@@ -20,6 +20,8 @@ export interface RolloutsOptions {
   readonly totals: (pods: ReadonlySet<string>, direction: 'inbound' | 'outbound') => Totals;
   /** Whether no pod of these (`namespace/name`) is on its way to other switches. */
   readonly inForce: (pods: readonly string[]) => boolean;
+  /** How long what a sidecar sees may be on its way here. */
+  readonly reportsWithinMs: number;
   readonly store: RolloutStore;
   /** Of several controls one takes rollouts forward; the others publish what it has written down. */
   readonly isOurs: () => boolean;
@@ -176,6 +178,7 @@ export class Rollouts {
       totals,
       samples: known === undefined ? [] : this.#samples.take(known, { totals, windowMs, now }),
       inForce: this.#options.inForce,
+      reportsWithinMs: this.#options.reportsWithinMs,
       now,
     };
   }
