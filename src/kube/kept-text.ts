@@ -60,7 +60,7 @@ export class KeptText {
     throw new HandfastError('STATE_INVALID', `${this.place}: parts of it are missing; delete it, and what it knew is begun anew`);
   }
 
-  /** Throws KUBE_CONFLICT when somebody else has written since we read or wrote: nothing of ours is there then. */
+  /** Throws KUBE_CONFLICT when somebody else has written since we read or wrote, until it is read again: nothing of ours is there then. */
   async write(text: string): Promise<void> {
     const { name, partBytes = PART_BYTES } = this.#options;
     if (!this.#isKnown) this.#know(await this.#get(name));
@@ -99,10 +99,8 @@ export class KeptText {
           : await api.request({ method: 'PUT', path: `${this.#path}/${name}`, body: { ...head, ...known, spec }, signal: deadline() }),
       );
     } catch (error) {
-      // It may have been written all the same, and it may be gone: whoever writes next reads first.
-      this.#isKnown = false;
-      // Somebody has deleted it: that is a change by somebody else.
-      if (error instanceof HandfastError && error.code === 'KUBE_NOT_FOUND')
+      // What we know stays what we read: were it written all the same, the next one is refused, and whoever writes must read first.
+      if (known !== undefined && error instanceof HandfastError && error.code === 'KUBE_NOT_FOUND')
         throw new HandfastError('KUBE_CONFLICT', `${this.place} was deleted meanwhile`, { cause: error });
       throw error;
     }

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
+import { HandfastError } from '../../src/errors.ts';
 import { KeptText } from '../../src/kube/kept-text.ts';
 import { FakeKubeApi } from './injector/fake-kube-api.ts';
 
@@ -114,6 +115,33 @@ test('what lacks a part, or is no text of ours, is refused by name, and may be w
   await assert.rejects(other.read(), { code: 'STATE_INVALID' });
   await other.write('good');
   assert.equal(await writer(api).read(), 'good');
+});
+
+test('a write of which nobody knows whether it came is not followed by one over somebody else’s', async () => {
+  const api = new FakeKubeApi();
+  const [ours, theirs] = [writer(api), writer(api)];
+  await ours.write('one');
+  const request = api.request.bind(api);
+  api.request = async (of) => {
+    await request(of);
+    api.request = request;
+    throw new HandfastError('UNAVAILABLE', 'the answer was lost');
+  };
+  await assert.rejects(ours.write('two'), { code: 'UNAVAILABLE' });
+  await theirs.write('theirs');
+  await assert.rejects(ours.write('three'), { code: 'KUBE_CONFLICT' });
+  await assert.rejects(ours.write('three'), { code: 'KUBE_CONFLICT' }, 'until it has been read');
+  assert.equal(await ours.read(), 'theirs');
+  await ours.write('three');
+  assert.equal(await theirs.read(), 'three');
+});
+
+test('where the kind is not installed that is said, and nothing else', async () => {
+  const api = new FakeKubeApi();
+  api.request = async () => {
+    throw new HandfastError('KUBE_NOT_FOUND', 'the server could not find the requested resource');
+  };
+  await assert.rejects(writer(api).write('one'), { code: 'KUBE_NOT_FOUND' });
 });
 
 test('an API server that is away is said as it says it, and the next write finds what is there', async () => {

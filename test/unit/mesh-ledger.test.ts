@@ -10,8 +10,10 @@ import { EARLIER_RUNS } from '../../src/control/ledger/ledger-instance.ts';
 import { LedgerStore } from '../../src/control/ledger/ledger-store.ts';
 import { MeshLedger, type MeshLedgerOptions } from '../../src/control/ledger/mesh-ledger.ts';
 import { strictCheck } from '../../src/control/ledger/strict-check.ts';
+import { KeptText } from '../../src/kube/kept-text.ts';
 import { DAY, entry, HOUR, HTTPBIN, meshWith, mtls, report, SLEEP, T0 } from '../support/ledger-records.ts';
 import { RecordingLog } from '../support/sidecar-harness.ts';
+import { FakeKubeApi } from './injector/fake-kube-api.ts';
 
 const POD = 'bar/httpbin-1';
 const RUN = (index: number) => `00000000-0000-4000-8000-${String(index).padStart(12, '0')}`;
@@ -480,4 +482,33 @@ describe('on disk', () => {
       await chmod(file, 0o600);
       assert.equal((await begin()).ledger.instances.length, 1);
     }));
+});
+
+describe('in the API server', () => {
+  test('one of several controls saves it, and the next one what it has heard itself, over what was there', async () => {
+    const api = new FakeKubeApi();
+    const begin = async () => {
+      const state = { leads: false };
+      const { ledger } = open();
+      const log = new RecordingLog();
+      const kept = new KeptText({ api, namespace: 'handfast-system', name: 'mesh-ledger' });
+      const store = new LedgerStore({ kept, everyMs: 60_000, isOurs: () => state.leads, ledger, log: log.log, now: () => T0 });
+      await store.start();
+      return { state, ledger, store, log };
+    };
+    const [first, second] = [await begin(), await begin()];
+    // Agents tell both.
+    for (const { ledger } of [first, second]) ledger.take({}, { node: 'n1', report: report({ entries: [entry()] }) });
+    await second.store.stop();
+    assert.equal(api.objects.size, 0, 'who does not lead saves nothing');
+    first.state.leads = true;
+    await first.store.stop();
+    second.ledger.take({}, { node: 'n1', report: report({ instance: RUN(2), entries: [refused()] }) });
+    second.state.leads = true;
+    await second.store.stop();
+    assert.deepEqual(second.log.records, []);
+    const third = await begin();
+    assert.equal(third.ledger.instances.length, 2);
+    await third.store.stop();
+  });
 });

@@ -1,7 +1,7 @@
 // The mesh's ledger as it is kept: a verdict needs days of it, and control may be started again at any time.
 
 import { z } from 'zod';
-import { messageOf } from '../../errors.ts';
+import { HandfastError, messageOf } from '../../errors.ts';
 import type { Log } from '../../observe/log.ts';
 import { LedgerReport } from '../../wire/gen/handfast/report/v1/report.ts';
 import { type KeptState, readState } from '../kept-state.ts';
@@ -85,7 +85,7 @@ export class LedgerStore {
     const { revision } = ledger;
     if (this.#saving !== undefined || revision === this.#savedRevision || performance.now() < this.#nextAt || !isOurs()) return;
     const began = performance.now();
-    this.#saving = kept.write(JSON.stringify(written(ledger.saved)));
+    this.#saving = replace(kept, JSON.stringify(written(ledger.saved)));
     try {
       await this.#saving;
       this.#savedRevision = revision;
@@ -99,6 +99,17 @@ export class LedgerStore {
       const ended = performance.now();
       this.#nextAt = ended + (ended - began) / MAX_SHARE;
     }
+  }
+}
+
+/** Whoever saves has heard everything, whatever another control has saved before. */
+async function replace(kept: KeptState, text: string): Promise<void> {
+  try {
+    await kept.write(text);
+  } catch (error) {
+    if (!(error instanceof HandfastError && error.code === 'KUBE_CONFLICT')) throw error;
+    await kept.read().catch(() => undefined);
+    await kept.write(text);
   }
 }
 
