@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { askOperator } from '../src/wire/operator-client.ts';
 import { ForeignStream } from '../test/support/handed-on-stream.ts';
 import { KubeMesh } from './support/kube-mesh.ts';
 import type { PlayedPod } from './support/played-kubelet.ts';
@@ -167,6 +168,27 @@ test('API server and control away: the data path does not notice, and what was s
     '{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: default, namespace: bar}, spec: {mtls: {mode: STRICT}}}',
   );
   await mesh.startControl();
+  await until('STRICT', async () => (await ask(legacy, httpbin.netns.ipv4)) === 0);
+  assert.equal(await ask(sleep, address), 200);
+});
+
+test('an API server that hangs: the data path does not notice, control leads no more, and afterwards everything is as it was', async () => {
+  await mesh.cluster.kubectl(['delete', 'peerauthentication', 'default', '-n', 'bar']);
+  await until('plaintext', async () => (await ask(legacy, httpbin.netns.ipv4)) === 200);
+  const leads = async () => Object(await askOperator(mesh.operatorSocket('control'), { method: 'GET', path: '/replica' })).leads;
+  await until('control to lead', leads);
+  mesh.cluster.stallApiServer();
+  try {
+    await until('nobody to lead', async () => !(await leads()));
+    assert.equal(await ask(sleep, address), 200);
+    assert.equal(await ask(legacy, httpbin.netns.ipv4), 200);
+  } finally {
+    mesh.cluster.resumeApiServer();
+  }
+  await until('control to lead again', leads);
+  await mesh.cluster.apply(
+    '{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: default, namespace: bar}, spec: {mtls: {mode: STRICT}}}',
+  );
   await until('STRICT', async () => (await ask(legacy, httpbin.netns.ipv4)) === 0);
   assert.equal(await ask(sleep, address), 200);
 });

@@ -130,6 +130,15 @@ export class KubeCluster implements AsyncDisposable {
     });
   }
 
+  /** It answers nobody, and says nothing on watches, until `resumeApiServer`; connections stay. */
+  stallApiServer(): void {
+    this.#api?.kill('SIGSTOP');
+  }
+
+  resumeApiServer(): void {
+    this.#api?.kill('SIGCONT');
+  }
+
   async stopApiServer(): Promise<void> {
     await end(this.#api);
   }
