@@ -2,8 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { ask, until } from './support/asking.ts';
 import { KubeMesh } from './support/kube-mesh.ts';
 import type { PlayedPod } from './support/played-kubelet.ts';
 
@@ -40,22 +40,6 @@ before(async () => {
 after(async () => {
   await mesh?.[Symbol.asyncDispose]();
 });
-
-async function ask(from: PlayedPod, host: string): Promise<number> {
-  const { stdout } = await from.netns.attempt(
-    ['curl', '-s', '-m', '5', '-o', '/dev/null', '-w', '%{http_code}', `http://${host}:8000/get`],
-    { uid: 1000, gid: 1000 },
-  );
-  return Number(stdout);
-}
-
-async function until(what: string, holds: () => Promise<boolean>): Promise<void> {
-  const started = performance.now();
-  while (!(await holds())) {
-    assert.ok(performance.now() - started < 30_000, `${what}: not within 30 s`);
-    await delay(20);
-  }
-}
 
 test('the injected pod has no path of its node, and the roots in its annotation', () => {
   const { spec, metadata } = httpbin.object;

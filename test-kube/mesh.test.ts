@@ -2,10 +2,10 @@
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { askOperator } from '../src/wire/operator-client.ts';
 import { ForeignStream } from '../test/support/handed-on-stream.ts';
+import { ask, until } from './support/asking.ts';
 import { KubeMesh } from './support/kube-mesh.ts';
 import type { PlayedPod } from './support/played-kubelet.ts';
 
@@ -46,25 +46,6 @@ before(async () => {
 after(async () => {
   await mesh?.[Symbol.asyncDispose]();
 });
-
-/** HTTP status, 0 when there is none. */
-async function ask(from: PlayedPod, host: string): Promise<number> {
-  const { stdout } = await from.netns.attempt(
-    ['curl', '-s', '-m', '5', '-o', '/dev/null', '-w', '%{http_code}', `http://${host}:8000/get`],
-    { uid: 1000, gid: 1000 },
-  );
-  return Number(stdout);
-}
-
-/** Until it is so; how long that took, in milliseconds. */
-async function until(what: string, holds: () => Promise<boolean>): Promise<number> {
-  const started = performance.now();
-  while (!(await holds())) {
-    assert.ok(performance.now() - started < 30_000, `${what}: not within 30 s`);
-    await delay(20);
-  }
-  return Math.round(performance.now() - started);
-}
 
 test('the webhook has put a sidecar into the pods of labelled namespaces, and into no other', () => {
   const names = ({ object }: PlayedPod) => (object.spec.initContainers ?? []).map(({ name }) => name);

@@ -3,9 +3,9 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { after, before, test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { askOperator } from '../src/wire/operator-client.ts';
+import { ask, until } from './support/asking.ts';
 import { KubeMesh } from './support/kube-mesh.ts';
 import type { PlayedPod } from './support/played-kubelet.ts';
 
@@ -33,23 +33,7 @@ after(async () => {
   await mesh?.[Symbol.asyncDispose]();
 });
 
-/** HTTP status of a plain call, 0 when there is none. */
-async function call(to: PlayedPod): Promise<number> {
-  const { stdout } = await legacy.netns.attempt(
-    ['curl', '-s', '-m', '5', '-o', '/dev/null', '-w', '%{http_code}', `http://${to.netns.ipv4}:8000/get`],
-    { uid: 1000, gid: 1000 },
-  );
-  return Number(stdout);
-}
-
-async function until(what: string, holds: () => Promise<boolean>): Promise<number> {
-  const started = performance.now();
-  while (!(await holds())) {
-    assert.ok(performance.now() - started < 60_000, `${what}: not within 60 s`);
-    await delay(20);
-  }
-  return Math.round(performance.now() - started);
-}
+const call = (to: PlayedPod) => ask(legacy, to.netns.ipv4);
 
 const holder = async () => (await mesh.cluster.kubectl(LEASE)).stdout;
 

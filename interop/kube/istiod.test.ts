@@ -7,11 +7,11 @@ import { createWriteStream } from 'node:fs';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { freePort } from '../../test/support/free-port.ts';
 import { handfast, Role } from '../../test/support/handfast.ts';
 import { PodNetwork } from '../../test/support/namespaces.ts';
+import { ask, until } from '../../test-kube/support/asking.ts';
 import { HOST, KubeCluster } from '../../test-kube/support/kube-cluster.ts';
 import { PlayedKubelet, type PlayedPod } from '../../test-kube/support/played-kubelet.ts';
 
@@ -149,24 +149,6 @@ async function play(manifest: string, name: string, namespace: string): Promise<
   assert.equal(code, 0, stderr);
   await cluster.apply(stdout);
   return kubelet.run(namespace, name);
-}
-
-async function ask(from: PlayedPod, host: string): Promise<number> {
-  const { stdout } = await from.netns.attempt(
-    ['curl', '-s', '-m', '5', '-o', '/dev/null', '-w', '%{http_code}', `http://${host}:8000/get`],
-    { uid: 1000, gid: 1000 },
-  );
-  return Number(stdout);
-}
-
-async function until(what: string, holds: () => Promise<boolean>): Promise<number> {
-  const started = performance.now();
-  while (!(await holds())) {
-    assert.ok(performance.now() - started < 60_000, `${what}: not within 60 s`);
-    assert.equal(istiod?.exitCode, null, 'istiod has ended');
-    await delay(50);
-  }
-  return Math.round(performance.now() - started);
 }
 
 const inbound = async (of: (record: Readonly<Record<string, unknown>>) => boolean) =>

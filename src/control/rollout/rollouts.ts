@@ -1,7 +1,6 @@
 // Every ScopeConfig with a rollout, taken forward once a second: watched by the mesh's own ledger, written down before it takes effect. What comes out is objects and
 // whom their rollouts have come to, as one value.
 
-import { createHash } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { HandfastError, messageOf } from '../../errors.ts';
 import type { Log } from '../../observe/log.ts';
@@ -12,6 +11,7 @@ import type { EffectiveObjects, MeshObjects, ObjectSource } from '../objects/mes
 import { scopedPods } from '../resolve/scoped-pods.ts';
 import { advance, type RolloutState, type RolloutWorld } from './rollout.ts';
 import { withRollouts } from './rollout-objects.ts';
+import { everywhere, revisionOf } from './rollout-revision.ts';
 import { RolloutSamples } from './rollout-samples.ts';
 import type { RolloutStore, StoredRollout } from './rollout-store.ts';
 
@@ -273,42 +273,4 @@ function shown(states: ReadonlyMap<string, StoredRollout>): RolloutState[] {
 
 function planned({ removedAt: _, unplanned: __, ...state }: StoredRollout): RolloutState {
   return state;
-}
-
-/** A ScopeConfig without a rollout is everywhere at once; it is remembered, for when it is given one. */
-function everywhere(scopeConfig: ScopeConfig, { known, now }: { known: StoredRollout | undefined; now: number }): StoredRollout {
-  const revision = revisionOf(scopeConfig);
-  if (known?.unplanned === true && known.revision === revision && known.removedAt === undefined) return known;
-  const { document, scope } = scopeConfig;
-  const nobody = { pods: [], baseline: { connections: 0, failures: 0 }, before: undefined };
-  return {
-    key: scope.key,
-    revision,
-    document,
-    phase: 'complete',
-    step: 0,
-    stepSince: now,
-    reason: 'it has no rollout',
-    ...nobody,
-    unplanned: true,
-  };
-}
-
-const revisions = new WeakMap<ScopeConfig, string>();
-
-/** Of what holds, and for whom; not of how it is rolled out. */
-function revisionOf(scopeConfig: ScopeConfig): string {
-  // Asked for once a second, of objects that hardly ever change.
-  const known = revisions.get(scopeConfig);
-  if (known !== undefined) return known;
-  const { scope, wrapped } = scopeConfig;
-  const { scopeConfig: _, ...policy } = wrapped.policy;
-  const { rollout: __, ...rest } = scope;
-  const text = JSON.stringify([rest, wrapped.kind, policy], (_key, value: unknown) => {
-    if (value instanceof Map) return [...value];
-    return value instanceof Set ? [...value] : value;
-  });
-  const revision = createHash('sha256').update(text).digest('base64url');
-  revisions.set(scopeConfig, revision);
-  return revision;
 }
