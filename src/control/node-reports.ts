@@ -17,6 +17,12 @@ export class NodeReports {
   readonly sidecars = new ConfirmedPolicies();
   /** What each agent says of its own. */
   readonly #held = new Map<object, readonly HeldPolicies[]>();
+  #reported = 0;
+
+  /** Grows with each change of what is held. */
+  get revision(): number {
+    return this.#reported + this.sidecars.revision;
+  }
 
   /** An agent that is served, by whatever stream. */
   connect(stream: object, node: string): void {
@@ -28,6 +34,7 @@ export class NodeReports {
     if (!this.#connected.has(stream)) return;
     this.#reports.set(stream, { node, state: report.truncated ? 'truncated' : 'complete', peers: report.peers });
     this.#held.set(stream, report.held);
+    this.#reported++;
   }
 
   /** What sidecars have confirmed, by pod (`namespace/name`): by their agents' word, and by their own where they have none. */
@@ -39,7 +46,7 @@ export class NodeReports {
   end(stream: object): void {
     this.#connected.delete(stream);
     this.#reports.delete(stream);
-    this.#held.delete(stream);
+    if (this.#held.delete(stream)) this.#reported++;
   }
 
   /** Every node that has reported or is connected. */

@@ -11,6 +11,8 @@ import { reachOf } from './policy-reach.ts';
 
 /** A rollout of a Deployment changes the counts of many policies all the time. */
 const EVERY_MS = 2_000;
+/** Without news it is looked at this often: a switch that is turned in stages is news to nobody here. */
+const QUIET_TICKS = 5;
 
 export interface ReachStatusOptions {
   readonly leadership: Leadership;
@@ -24,9 +26,15 @@ export interface ReachStatusOptions {
 
 /** Until the signal aborts. */
 export function showReach(source: Pick<KubeSource, 'showReach'>, of: ReachStatusOptions): void {
+  let seen: { readonly current: EffectiveObjects; readonly revision: number } | undefined;
+  let quiet = 0;
   const timer = setInterval(() => {
     const { current } = of.effective;
     if (!of.leadership.leads() || current === undefined) return;
+    const { revision } = of.reports;
+    if (seen?.current === current && seen.revision === revision && ++quiet < QUIET_TICKS) return;
+    seen = { current, revision };
+    quiet = 0;
     const held = of.reports.heldByPod;
     source.showReach(
       reachOf(current, (pod) => isUpToDate(held.get(pod) ?? [], { digest: of.expectedDigest(pod), reporter: of.registeredId(pod) })),

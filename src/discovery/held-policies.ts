@@ -17,6 +17,8 @@ export class TakenByStream implements StreamAnswers {
   readonly #reporter: string;
   readonly #held = new Map<string, ReadonlyMap<string, string>>();
   #pod: string | undefined;
+  /** Told of each change. */
+  onSettled: () => void = () => undefined;
 
   constructor(reporter: string) {
     this.#reporter = reporter;
@@ -30,6 +32,7 @@ export class TakenByStream implements StreamAnswers {
 
   settled({ typeUrl, held }: { typeUrl: string; held: ReadonlyMap<string, string> }): void {
     this.#held.set(typeUrl, held);
+    this.onSettled();
   }
 
   /** Undefined while it is nobody's, or has no policy yet. */
@@ -45,11 +48,24 @@ export class TakenByStream implements StreamAnswers {
 
 export class HeldPolicies {
   readonly #streams = new Set<TakenByStream>();
+  #revision = 0;
+
+  /** Grows with each change. */
+  get revision(): number {
+    return this.#revision;
+  }
 
   /** Until the returned function is called. */
   follow(stream: TakenByStream): () => void {
+    const changed = () => {
+      this.#revision++;
+    };
+    stream.onSettled = changed;
     this.#streams.add(stream);
-    return () => this.#streams.delete(stream);
+    return () => {
+      this.#streams.delete(stream);
+      changed();
+    };
   }
 
   get all(): readonly Held[] {
