@@ -93,7 +93,8 @@ export async function startControl(options: ControlOptions): Promise<RunningCont
     const kept = leadership.kept('mesh-ledger');
     if (kept !== undefined) {
       const store = new LedgerStore({ kept, everyMs: leadership.saveEveryMs, isOurs: leadership.leads, ledger, log, now });
-      await store.start();
+      await store.start(watching.signal);
+      void leadership.follow('mesh-ledger', () => void store.readAgain(), watching.signal);
       running.push(() => store.stop());
     }
     let controller: RunningController | undefined;

@@ -25,7 +25,9 @@ const PART_BYTES = 768 * 1024;
 const MAX_BYTES = 512 * 1024 * 1024;
 /** Replaced so often while it was being read. */
 const READ_ATTEMPTS = 5;
-const TIMEOUT_MS = 60_000;
+const TIMEOUT_MS = 10_000;
+/** Parts that nobody names and that are older than this were left by a writer that is gone. */
+const LEFT_AFTER_MS = 10 * 60_000;
 
 const pack = promisify(gzip);
 const unpack = promisify(gunzip);
@@ -64,6 +66,7 @@ export class KeptText {
   async write(text: string): Promise<void> {
     const { name, partBytes = PART_BYTES } = this.#options;
     if (!this.#isKnown) this.#know(await this.#get(name));
+    const before = partsOf(this.#known);
     const data = (await pack(text)).toString('base64');
     if (data.length <= partBytes) {
       await this.#replace({ data });
@@ -80,7 +83,20 @@ export class KeptText {
         throw error;
       }
     }
+    await this.#remove(before);
     await this.#sweep();
+  }
+
+  /** Keeps the object for people to look at, under another name: where that is, in words. */
+  async setAside(now: number): Promise<string> {
+    const { api, namespace, name } = this.#options;
+    const head = await this.#get(name);
+    const { data } = specOf(head ?? {});
+    if (typeof data !== 'string') return 'nowhere: it lies in parts';
+    const aside = `${name}-broken-${now}`;
+    const body = { apiVersion: API_VERSION, kind: 'ControlState', metadata: { name: aside, namespace }, spec: { data } };
+    await api.request({ method: 'POST', path: this.#path, body, signal: deadline() });
+    return `ControlState ${namespace}/${aside}`;
   }
 
   async #replace(spec: KubeObject): Promise<void> {
@@ -140,19 +156,19 @@ export class KeptText {
     return pieces.length === 0 ? undefined : pieces;
   }
 
-  /** Parts of earlier texts, and of writers that were ended half-way. What cannot be removed now is the next time. */
+  /** Parts of writers that were ended half-way: old ones alone, since another writer's newest are named by nobody yet. What cannot be removed now is the next time. */
   async #sweep(): Promise<void> {
     const { api, name } = this.#options;
-    const held = specOf(this.#known ?? {}).parts;
-    const kept = new Set(Array.isArray(held) ? held.map(String) : []);
+    const kept = new Set(partsOf(this.#known));
+    const before = Date.now() - LEFT_AFTER_MS;
     try {
       const { items } = await api.request({
         method: 'GET',
         path: `${this.#path}?labelSelector=${encodeURIComponent(`${PART_OF}=${name}`)}`,
         signal: deadline(),
       });
-      const all = Array.isArray(items) ? items.filter(isJsonObject).map(nameOf) : [];
-      await this.#remove(all.filter((part) => !kept.has(part)));
+      const all = Array.isArray(items) ? items.filter(isJsonObject) : [];
+      await this.#remove(all.filter((part) => !kept.has(nameOf(part)) && createdAt(part) < before).map(nameOf));
     } catch {
       // The text itself is written.
     }
@@ -187,6 +203,17 @@ function deadline(): AbortSignal {
 
 function specOf({ spec }: KubeObject): KubeObject {
   return isJsonObject(spec) ? spec : {};
+}
+
+function partsOf(head: KubeObject | undefined): readonly string[] {
+  const { parts } = specOf(head ?? {});
+  return Array.isArray(parts) ? parts.map(String) : [];
+}
+
+/** Now, where nothing says when. */
+function createdAt({ metadata }: KubeObject): number {
+  const at = isJsonObject(metadata) ? Date.parse(String(metadata.creationTimestamp)) : Number.NaN;
+  return Number.isNaN(at) ? Date.now() : at;
 }
 
 function nameOf({ metadata }: KubeObject): string {

@@ -154,3 +154,23 @@ test('an API server that is away is said as it says it, and the next write finds
   await kept.write('three');
   assert.equal(await writer(api).read(), 'three');
 });
+
+test('parts that a writer has left are removed once they are old; newer ones may be somebody’s', async () => {
+  const api = new FakeKubeApi();
+  const left = (name: string, ageMs: number) =>
+    api.put(`${COLLECTION}/${name}`, {
+      metadata: { name, labels: { 'handfast.io/part-of': 'ledger' }, creationTimestamp: new Date(Date.now() - ageMs).toISOString() },
+      spec: { data: '' },
+    });
+  left('ledger-old-0', 11 * 60_000);
+  left('ledger-new-0', 9 * 60_000);
+  await writer(api).write('one');
+  assert.deepEqual([...api.objects.keys()].sort(), [`${COLLECTION}/ledger`, `${COLLECTION}/ledger-new-0`]);
+});
+
+test('one that lies in parts is not set aside, and that is said', async () => {
+  const api = new FakeKubeApi();
+  const kept = writer(api);
+  await kept.write(long());
+  assert.equal(await kept.setAside(1), 'nowhere: it lies in parts');
+});

@@ -390,7 +390,7 @@ describe('totals', () => {
       say({ ...said(1_002, 501), observedSince: T0 - ageMs });
       assert.deepEqual(ledger.totals(pods), { connections, failures });
       const again = open();
-      again.ledger.restore(ledger.saved);
+      again.ledger.merge(ledger.saved);
       again.clock.now += HOUR;
       again.say({ ...said(1_003, 501), observedSince: T0 - ageMs });
       assert.deepEqual(again.ledger.totals(pods), { connections: connections + 1, failures });
@@ -434,7 +434,7 @@ describe('on disk', () => {
         log: log.log,
         now: () => T0,
       });
-      await store.start();
+      await store.start(new AbortController().signal);
       return { ledger, store, log };
     };
     await act(dir, begin).finally(() => rm(dir, { recursive: true }));
@@ -493,7 +493,7 @@ describe('in the API server', () => {
       const log = new RecordingLog();
       const kept = new KeptText({ api, namespace: 'handfast-system', name: 'mesh-ledger' });
       const store = new LedgerStore({ kept, everyMs: 60_000, isOurs: () => state.leads, ledger, log: log.log, now: () => T0 });
-      await store.start();
+      await store.start(new AbortController().signal);
       return { state, ledger, store, log };
     };
     const [first, second] = [await begin(), await begin()];

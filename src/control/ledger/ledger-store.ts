@@ -1,6 +1,8 @@
 // The mesh's ledger as it is kept: a verdict needs days of it, and control may be started again at any time.
 
+import { setTimeout as delay } from 'node:timers/promises';
 import { z } from 'zod';
+import { Backoff } from '../../backoff.ts';
 import { HandfastError, messageOf } from '../../errors.ts';
 import type { Log } from '../../observe/log.ts';
 import { LedgerReport } from '../../wire/gen/handfast/report/v1/report.ts';
@@ -50,6 +52,8 @@ export class LedgerStore {
   #nextAt = 0;
   #saving: Promise<void> | undefined;
   #failed = '';
+  /** What was written last is ours, or has been read. */
+  #wasOurs = true;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(options: LedgerStoreOptions) {
@@ -57,59 +61,93 @@ export class LedgerStore {
     this.#savedRevision = options.ledger.revision;
   }
 
-  /** Reads what there is into the ledger, and from now on saves what changes. What cannot be read is set aside: control serves all the same. */
-  async start(): Promise<void> {
-    const { kept, ledger, log, now, everyMs } = this.#options;
-    try {
-      const saved = await readState(kept, parse);
-      if (saved !== undefined) ledger.restore(saved);
-    } catch (error) {
-      const setAside = await (kept.setAside?.(now()) ?? Promise.resolve('nowhere')).catch((cause) => `nowhere: ${messageOf(cause)}`);
-      log.error({ file: kept.place, setAside, reason: messageOf(error) }, 'the saved ledger cannot be used, a new one begins');
+  /**
+   * Reads what there is into the ledger, and from now on saves what changes. What is broken is set aside: control serves all the same. What cannot be asked for is waited for until the
+   * signal aborts: whoever begins without it would save over it.
+   */
+  async start(signal: AbortSignal): Promise<void> {
+    const { log, everyMs } = this.#options;
+    const backoff = new Backoff({ baseMs: 500, maxMs: 10_000 });
+    for (let said = ''; !(await this.#isRead()); ) {
+      if (signal.aborted) return;
+      if (said !== this.#failed) log.warn({ reason: this.#failed }, 'the saved ledger cannot be read yet');
+      said = this.#failed;
+      await delay(backoff.next(), undefined, { signal, ref: false }).catch(() => undefined);
     }
-    this.#savedRevision = ledger.revision;
     this.#timer = setInterval(() => void this.#save(), everyMs);
     this.#timer.unref();
   }
 
-  /** Saves what has changed, once more. */
+  /** Another control has saved it: what it alone has heard is known here, too. */
+  async readAgain(): Promise<void> {
+    if (!this.#options.isOurs()) await this.#merge().catch(() => undefined);
+  }
+
+  /** Saves what has changed, once more; nothing where nothing could be read. */
   async stop(): Promise<void> {
+    if (this.#timer === undefined) return;
     clearInterval(this.#timer);
     await this.#saving;
     this.#nextAt = 0;
     await this.#save();
   }
 
-  async #save(): Promise<void> {
-    const { kept, ledger, log, isOurs } = this.#options;
-    const { revision } = ledger;
-    if (this.#saving !== undefined || revision === this.#savedRevision || performance.now() < this.#nextAt || !isOurs()) return;
-    const began = performance.now();
-    this.#saving = replace(kept, JSON.stringify(written(ledger.saved)));
+  /** False where nobody can say what there is. */
+  async #isRead(): Promise<boolean> {
+    const { kept, ledger, log, now } = this.#options;
     try {
-      await this.#saving;
+      const isSaved = ledger.revision === this.#savedRevision;
+      await this.#merge();
+      if (isSaved) this.#savedRevision = ledger.revision;
+      return true;
+    } catch (error) {
+      this.#failed = messageOf(error);
+      if (!(error instanceof HandfastError && error.code === 'STATE_INVALID')) return false;
+      const setAside = await (kept.setAside?.(now()) ?? Promise.resolve('nowhere')).catch((cause) => `nowhere: ${messageOf(cause)}`);
+      log.error({ file: kept.place, setAside, reason: this.#failed }, 'the saved ledger cannot be used, a new one begins');
+      return true;
+    }
+  }
+
+  async #merge(): Promise<void> {
+    const { kept, ledger } = this.#options;
+    const saved = await readState(kept, parse);
+    if (saved !== undefined) ledger.merge(saved);
+  }
+
+  async #save(): Promise<void> {
+    const { ledger, isOurs } = this.#options;
+    if (!isOurs()) {
+      this.#wasOurs = false;
+      return;
+    }
+    if (this.#saving !== undefined || ledger.revision === this.#savedRevision || performance.now() < this.#nextAt) return;
+    const began = performance.now();
+    this.#saving = this.#write();
+    await this.#saving;
+    this.#saving = undefined;
+    const ended = performance.now();
+    this.#nextAt = ended + (ended - began) / MAX_SHARE;
+  }
+
+  /** Never rejects. */
+  async #write(mayBeBeaten = true): Promise<void> {
+    const { kept, ledger, log } = this.#options;
+    try {
+      // Somebody else has led, and may have heard what we have not.
+      if (!this.#wasOurs) await this.#merge();
+      this.#wasOurs = true;
+      const { revision } = ledger;
+      await kept.write(JSON.stringify(written(ledger.saved)));
       this.#savedRevision = revision;
       this.#failed = '';
     } catch (error) {
+      this.#wasOurs = false;
+      if (mayBeBeaten && error instanceof HandfastError && error.code === 'KUBE_CONFLICT') return this.#write(false);
       const reason = messageOf(error);
       if (reason !== this.#failed) log.error({ file: kept.place, reason }, 'the ledger cannot be saved');
       this.#failed = reason;
-    } finally {
-      this.#saving = undefined;
-      const ended = performance.now();
-      this.#nextAt = ended + (ended - began) / MAX_SHARE;
     }
-  }
-}
-
-/** Whoever saves has heard everything, whatever another control has saved before. */
-async function replace(kept: KeptState, text: string): Promise<void> {
-  try {
-    await kept.write(text);
-  } catch (error) {
-    if (!(error instanceof HandfastError && error.code === 'KUBE_CONFLICT')) throw error;
-    await kept.read().catch(() => undefined);
-    await kept.write(text);
   }
 }
 

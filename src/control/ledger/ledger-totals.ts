@@ -94,9 +94,20 @@ export class LedgerTotals {
     );
   }
 
-  restore(saved: readonly SavedTotals[]): void {
-    for (const { pod, reporter, runs, ...told } of saved)
-      Object.assign(this.#of({ pod, reporter }), told, { runs: new Map(runs.map(({ instance, ...totals }) => [instance, totals])) });
+  /** Nothing becomes less by it. */
+  merge(saved: readonly SavedTotals[]): void {
+    for (const { pod, reporter, runs, earlier, wasBelieved, heard } of saved) {
+      const told = this.#of({ pod, reporter });
+      told.wasBelieved ||= wasBelieved;
+      told.heard = Math.max(told.heard, heard);
+      told.earlier = largerOf(told.earlier, earlier);
+      for (const { instance, ...totals } of runs) {
+        const known = told.runs.get(instance);
+        // Whoever has heard it from its beginning knows that nothing is to be left out.
+        const zero = known === undefined ? totals.zero : known.zero === undefined || totals.zero === undefined ? undefined : known.zero;
+        told.runs.set(instance, { ...largerOf(known ?? totals, totals), ...(zero === undefined ? {} : { zero }) });
+      }
+    }
   }
 
   forget({ pod, reporter }: Teller): void {
@@ -127,6 +138,10 @@ function counted({ inbound, outbound, zero = NONE }: Run): TotalsByDirection {
 
 function less(a: Totals, b: Totals): Totals {
   return { connections: a.connections - b.connections, failures: a.failures - b.failures };
+}
+
+function largerOf(a: TotalsByDirection, b: TotalsByDirection): TotalsByDirection {
+  return { inbound: larger(a.inbound, b.inbound), outbound: larger(a.outbound, b.outbound) };
 }
 
 function larger(a: Totals, b: Totals): Totals {

@@ -105,16 +105,23 @@ export class MeshLedger {
     }
   }
 
-  /** What was saved, before anything is heard. */
-  restore(saved: SavedLedger): void {
+  /** What another control has saved, or we before we were started again: whatever is not known here, and of what is known whatever is more. A run that is heard now says itself what it has seen. */
+  merge(saved: SavedLedger): void {
     for (const { entries, live: _, heard, dropped, forgotten, ...run } of saved.instances) {
-      const kept = this.#open(run);
-      kept.heard = heard;
-      kept.said = { dropped, forgotten };
-      for (const entry of entries) this.#put(kept, entry);
+      const known = this.#runs.get(runKey(run));
+      if (known?.stream !== undefined) continue;
+      const kept = known ?? this.#open(run);
+      kept.heard = known === undefined ? heard : Math.max(known.heard, heard);
+      kept.said = { dropped: Math.max(kept.said.dropped, dropped), forgotten: Math.max(kept.said.forgotten, forgotten) };
+      for (const entry of entries) {
+        const before = kept.entries.get(storeKey(kept, entry));
+        if (before === undefined || before.connections < entry.connections) this.#put(kept, entry);
+      }
       this.#close(kept);
+      if (known === undefined) this.#forgetRuns(kept);
     }
-    this.#totals.restore(saved.totals);
+    this.#totals.merge(saved.totals);
+    this.#revision++;
   }
 
   get saved(): SavedLedger {
