@@ -1,8 +1,8 @@
-// Control as its agents have it, in one replica or several: one of them is followed, another takes its place when its stream ends; all of them are told what happens here, so that each knows it.
+// Control as its agents have it, in one replica or several: one of them is followed, another takes its place when its stream ends; all of them are told what happens here.
 
 import { runDeltaAdsClient } from '../discovery/delta-ads-client.ts';
 import type { HeldPolicies } from '../discovery/held-policies.ts';
-import { type ReportedLedger, runLedgerClient } from '../discovery/ledger-client.ts';
+import { runLedgerClient } from '../discovery/ledger-client.ts';
 import { meshTypeUrls } from '../discovery/mesh-source.ts';
 import { runReportClient } from '../discovery/report-client.ts';
 import type { ResourceChange } from '../discovery/resource-cache.ts';
@@ -25,11 +25,6 @@ export interface ControlsOptions {
 
 /** Runs until the signal aborts. */
 export async function followControls({ controls, mesh, livePeers, held, ledgers, log, signal }: ControlsOptions): Promise<void> {
-  const told = new ToldControls({
-    controls: controls.length,
-    ended: () => ledgers.reported.filter(({ ended }) => ended),
-    onTold: (ledger) => ledgers.forget(ledger),
-  });
   const common = { token: undefined, log, signal };
   await Promise.all([
     mesh === undefined
@@ -53,8 +48,7 @@ export async function followControls({ controls, mesh, livePeers, held, ledgers,
         ...common,
         target,
         ledgers: () => ledgers.reported,
-        onEndedTaken: (ledger) => told.taken(index, ledger),
-        onLive: (live) => told.become(index, live),
+        onEndedTaken: (ledger) => ledgers.taken(ledger, { control: index, controls: controls.length }),
       }),
     ]),
   ]);
@@ -68,36 +62,4 @@ export function inTurns(controls: readonly GrpcTarget[]): () => GrpcTarget {
     if (target === undefined) throw new Error('no control');
     return target;
   };
-}
-
-/** Who has taken the ledgers that have ended: one that has been told to every control that is there is of no more use here. One that is away is not waited for: it learns it from the others. */
-export class ToldControls {
-  readonly #controls: readonly { live: boolean; readonly taken: WeakSet<ReportedLedger['ledger']> }[];
-  readonly #ended: () => Iterable<ReportedLedger>;
-  readonly #onTold: (ledger: ReportedLedger) => void;
-
-  constructor(of: { controls: number; ended: () => Iterable<ReportedLedger>; onTold: (ledger: ReportedLedger) => void }) {
-    this.#controls = Array.from({ length: of.controls }, () => ({ live: false, taken: new WeakSet() }));
-    this.#ended = of.ended;
-    this.#onTold = of.onTold;
-  }
-
-  taken(index: number, reported: ReportedLedger): void {
-    this.#controls[index]?.taken.add(reported.ledger);
-    this.#judge(reported);
-  }
-
-  become(index: number, live: boolean): void {
-    const control = this.#controls[index];
-    if (control === undefined) return;
-    control.live = live;
-    // It may have been the last that some were kept for.
-    if (!live) for (const reported of [...this.#ended()]) this.#judge(reported);
-  }
-
-  #judge(reported: ReportedLedger): void {
-    const { ledger } = reported;
-    const isThere = this.#controls.some(({ taken }) => taken.has(ledger));
-    if (isThere && this.#controls.every(({ live, taken }) => !live || taken.has(ledger))) this.#onTold(reported);
-  }
 }

@@ -1,4 +1,4 @@
-// The ledgers of this node's sidecars, each kept while its sidecar's stream lives, and on until control has heard that it has ended.
+// The ledgers of this node's sidecars, each kept while its sidecar's stream lives, and on until every control has heard that it has ended, or one of them long since.
 
 import { status } from '@grpc/grpc-js';
 import { isPlausibleReport } from '../discovery/believed-ledger.ts';
@@ -19,6 +19,8 @@ const MAX_OF_WORKLOAD = 50_000;
 const MAX_ENDED = 64;
 /** A sidecar with a newer token comes again at once, and has not ended. */
 const COMES_AGAIN_MS = 5_000;
+/** After it has ended it waits so long for controls that are away, where one at least has it: they learn it from what that one saves. */
+const WAITS_FOR_OTHERS_MS = 120_000;
 /** Once a second at most, but a full ledger takes a dozen messages. */
 const REPORTS = { burst: 60, perSecond: 20 };
 
@@ -27,6 +29,14 @@ interface Followed {
   readonly connection: string;
   /** Undefined until it has said something that could be so. */
   kept: { readonly pod: string; readonly ledger: SidecarLedger } | undefined;
+}
+
+interface Ended extends ReportedLedger {
+  readonly ledger: SidecarLedger;
+  /** Unix milliseconds. */
+  readonly endedAt: number;
+  /** The controls that have it all. */
+  readonly takenBy: Set<number>;
 }
 
 /** For operators. */
@@ -44,7 +54,7 @@ export interface LedgerSummary {
 export class Ledgers {
   readonly #now: () => number;
   readonly #streams = new Map<Call, Followed>();
-  #ended: (ReportedLedger & { readonly ledger: SidecarLedger; readonly endedAt: number })[] = [];
+  #ended: Ended[] = [];
 
   constructor(now: () => number) {
     this.#now = now;
@@ -65,12 +75,15 @@ export class Ledgers {
   /** What control is to know. */
   get reported(): readonly ReportedLedger[] {
     const now = this.#now();
+    this.#ended = this.#ended.filter(({ endedAt, takenBy }) => takenBy.size === 0 || now - endedAt < WAITS_FOR_OTHERS_MS);
     return [...this.#ended.filter(({ endedAt }) => now - endedAt >= COMES_AGAIN_MS), ...this.#live];
   }
 
-  /** Control has heard that it has ended. */
-  forget({ ledger }: ReportedLedger): void {
-    this.#ended = this.#ended.filter((ended) => ended.ledger !== ledger);
+  /** One of so many controls has heard that it has ended. */
+  taken({ ledger }: ReportedLedger, { control, controls }: { control: number; controls: number }): void {
+    const ended = this.#ended.find((one) => one.ledger === ledger);
+    ended?.takenBy.add(control);
+    if (ended?.takenBy.size === controls) this.#ended = this.#ended.filter((one) => one !== ended);
   }
 
   /** Takes a stream's reports until the returned function is called. */
@@ -131,18 +144,18 @@ export class Ledgers {
     if (kept === undefined) return;
     const again = this.#live.some((live) => live.reporter === reporter && live.ledger.instance === kept.ledger.instance);
     if (again) return;
-    this.#ended.push({ reporter, ...kept, ended: true, endedAt: this.#now() });
+    this.#ended.push({ reporter, ...kept, ended: true, endedAt: this.#now(), takenBy: new Set() });
     if (this.#ended.length > MAX_ENDED) this.#makeRoom();
   }
 
-  /** One that has let nobody in unproven goes first; what goes with any other is missing from another run of its pod, so that nothing is called safe without it. */
+  /** One that some control has, or that has let nobody in unproven, goes first; what goes with any other is missing from another run of its pod, so that nothing is called safe without it. */
   #makeRoom(): void {
     const index = Math.max(
       0,
-      this.#ended.findIndex(({ ledger }) => ledger.unproven === 0),
+      this.#ended.findIndex(({ ledger, takenBy }) => takenBy.size > 0 || ledger.unproven === 0),
     );
     const [gone] = this.#ended.splice(index, 1);
-    if (gone === undefined || gone.ledger.unproven === 0) return;
+    if (gone === undefined || gone.takenBy.size > 0 || gone.ledger.unproven === 0) return;
     const runs = [...this.#live, ...this.#ended.toReversed()].filter(({ reporter }) => reporter === gone.reporter);
     (runs.find(({ pod }) => pod === gone.pod) ?? runs[0])?.ledger.lacks(gone.ledger.unproven);
   }

@@ -40,10 +40,8 @@ export interface LedgerClientOptions {
   readonly token: Snapshot<string> | undefined;
   /** A sidecar leaves `reporter` empty: its agent says who it is. */
   readonly ledgers: () => Iterable<ReportedLedger>;
-  /** One that has ended was sent, and the other side says that it has it: it is of no more use here. */
+  /** One that has ended was sent, and the other side says that it has it: once on each stream. */
   readonly onEndedTaken?: (ledger: ReportedLedger) => void;
-  /** Whether somebody takes them now: from the first that was taken on a stream to its end. */
-  readonly onLive?: (live: boolean) => void;
   readonly log: DiscoveryLog;
   readonly signal: AbortSignal;
 }
@@ -53,11 +51,6 @@ export async function runLedgerClient(options: LedgerClientOptions): Promise<voi
   const { signal } = options;
   let report: (() => void) | undefined;
   let sender: LedgerSender | undefined;
-  let live = false;
-  const become = (next: boolean) => {
-    if (next !== live) options.onLive?.(next);
-    live = next;
-  };
   const timer = setInterval(() => report?.(), EVERY_MS);
   timer.unref();
   await maintainStream<LedgerReport, ReportSummary>({
@@ -73,10 +66,8 @@ export async function runLedgerClient(options: LedgerClientOptions): Promise<voi
       report();
     },
     onMessage: ({ taken }) => {
-      become(true);
       for (const ended of sender?.taken(taken) ?? []) options.onEndedTaken?.(ended);
     },
-    onClose: () => become(false),
     log: options.log,
     signal,
   });
@@ -87,7 +78,7 @@ export async function runLedgerClient(options: LedgerClientOptions): Promise<voi
 export class LedgerSender {
   readonly #send: (report: LedgerReport) => void;
   /** Up to which revision, and when in the order of all that was sent. */
-  readonly #sent = new WeakMap<ReportedLedger['ledger'], { revision: number; turn: number }>();
+  readonly #sent = new WeakMap<ReportedLedger['ledger'], { revision: number; turn: number; ended: boolean }>();
   /** Ended ones, and how many messages must be taken until the other side has all of each. */
   readonly #awaited = new Map<ReportedLedger['ledger'], { reported: ReportedLedger; messages: number }>();
   #messages = 0;
@@ -107,10 +98,10 @@ export class LedgerSender {
     let messages = 0;
     for (const reported of all.sort((a, b) => turnOf(a) - turnOf(b))) {
       const { ledger } = reported;
-      const last = this.#sent.get(ledger)?.revision ?? -1;
-      if (ledger.revision === last && (!reported.ended || this.#awaited.has(ledger))) continue;
+      const { revision: last, ended } = this.#sent.get(ledger) ?? { revision: -1, ended: false };
+      if (ledger.revision === last && reported.ended === ended) continue;
       if (messages >= MAX_MESSAGES) break;
-      this.#sent.set(ledger, { revision: ledger.revision, turn: ++this.#turn });
+      this.#sent.set(ledger, { revision: ledger.revision, turn: ++this.#turn, ended: reported.ended });
       for (const message of inMessages(reported, ledger.changedAfter(last))) {
         this.#send(message);
         messages++;

@@ -63,8 +63,33 @@ describe('a ledger', () => {
     const [ended] = ledgers.reported;
     assert.equal(ended?.ended, true);
     assert.ok(ended);
-    ledgers.forget(ended);
+    ledgers.taken(ended, { control: 0, controls: 1 });
     assert.deepEqual(ledgers.reported, []);
+  });
+
+  test('that has ended is kept until every control has it, two minutes at most once one has, and for ever while none has', () => {
+    const clock = { now: T0 };
+    const ledgers = new Ledgers(() => clock.now);
+    const end = (run: number) => {
+      const { call, say } = open(ledgers, { connection: `c${run}` });
+      say({ instance: RUN(run), entries: [entry()] });
+      call.stop();
+    };
+    for (const run of [1, 2, 3]) end(run);
+    clock.now += 5_000;
+    const [all, one, none] = ledgers.reported;
+    assert.ok(all && one && none);
+    const runs = () => ledgers.reported.map(({ ledger }) => ledger.instance);
+    for (const ended of [all, one]) ledgers.taken(ended, { control: 0, controls: 2 });
+    assert.deepEqual(runs(), [RUN(1), RUN(2), RUN(3)]);
+    ledgers.taken(all, { control: 0, controls: 2 });
+    assert.deepEqual(runs(), [RUN(1), RUN(2), RUN(3)], 'the same control again');
+    ledgers.taken(all, { control: 1, controls: 2 });
+    assert.deepEqual(runs(), [RUN(2), RUN(3)]);
+    clock.now = T0 + 120_000;
+    assert.deepEqual(runs(), [RUN(3)]);
+    clock.now += DAY;
+    assert.deepEqual(runs(), [RUN(3)]);
   });
 
   test('that has ended and finds no room is missing from what another of its pod says; one that has seen nobody is not', () => {
@@ -85,6 +110,11 @@ describe('a ledger', () => {
     assert.deepEqual(state(), { runs: 64, dropped: [] });
     for (let run = 66; run <= 129; run++) ended(run, [entry()]);
     assert.deepEqual(state(), { runs: 64, dropped: [3] });
+    const [taken] = ledgers.reported;
+    assert.ok(taken);
+    ledgers.taken(taken, { control: 0, controls: 2 });
+    ended(130, [entry()]);
+    assert.deepEqual(state(), { runs: 64, dropped: [3] }, 'what one control has is not missing');
   });
 
   test('hands its totals on as they were said last, whatever becomes of the entries', () => {

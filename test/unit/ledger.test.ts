@@ -284,6 +284,8 @@ describe('messages', () => {
       [false, true],
     );
     assert.deepEqual([sender.taken(1), sender.taken(2), sender.taken(2)], [[], [ended], []]);
+    sender.sendChanges([ended]);
+    assert.equal(sent.length, 2, 'kept for another control, it is not said again to this one');
     const next = new LedgerSender((message) => void sent.push(message));
     next.sendChanges([ended]);
     assert.deepEqual([sent.length, sent.at(-1)?.entries.length, next.taken(0), next.taken(1)], [3, 1, [], [ended]]);
