@@ -8,6 +8,8 @@ import { rolloutPhases } from './rollout/rollout.ts';
 
 export interface ControlMetrics {
   readonly leads: () => boolean;
+  /** With the API server. */
+  readonly inTouch: () => boolean;
   readonly objects: () => MeshObjects | undefined;
   /** How many objects are not in force as they stand. */
   readonly refused: () => number;
@@ -29,6 +31,7 @@ export function familiesOf(of: ControlMetrics): MetricFamily[] {
   const rollouts = of.rollouts();
   return [
     single(gauge('leads', 'Whether this replica takes rollouts forward and writes statuses.'), of.leads() ? 1 : 0),
+    single(gauge('in_touch', 'Whether this replica can follow the API server; without one, always.'), of.inTouch() ? 1 : 0),
     single(gauge('connected', 'Agents and sidecars that this replica serves.'), of.connected()),
     { ...gauge('objects', 'Objects in force, by kind.'), samples: kinds },
     single(gauge('objects_refused', 'Objects that are not in force as they stand; their last good versions are.'), of.refused()),

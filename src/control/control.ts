@@ -113,7 +113,17 @@ export async function startControl(options: ControlOptions): Promise<RunningCont
     const { isInForce, expectedDigest } = controller;
     const asked = askedOf(rollouts.effective);
     const server = newServer({ maxStreams: MAX_STREAMS });
-    const reports = addControlServices(server, { cache, ledger, trustDomain, servesSidecars: options.servesSidecars ?? false, log, now });
+    const isInTouch = () => !(source instanceof KubeSource) || source.isInTouch;
+    const reports = addControlServices(server, {
+      cache,
+      ledger,
+      trustDomain,
+      servesSidecars: options.servesSidecars ?? false,
+      // With nobody else to ask, what we know is the best there is.
+      isInTouch: leadership.lease === undefined ? () => true : isInTouch,
+      log,
+      now,
+    });
     running.push(() => stopServer(server));
     if (source instanceof KubeSource)
       showReach(source, { leadership, effective: rollouts.effective, reports, expectedDigest, registeredId, signal: watching.signal });
@@ -139,6 +149,7 @@ export async function startControl(options: ControlOptions): Promise<RunningCont
         options.metrics,
         {
           leads: leadership.leads,
+          inTouch: isInTouch,
           objects: () => source.objects.current,
           refused: () => source.refused,
           connected: () => reports.all.length,

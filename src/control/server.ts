@@ -21,6 +21,7 @@ import { statusError, whenOver } from '../wire/grpc.ts';
 import type { MeshLedger } from './ledger/mesh-ledger.ts';
 import { MeshForSidecars } from './mesh-for-sidecars.ts';
 import { NodeReports } from './node-reports.ts';
+import { leaveWhenOutOfTouch } from './out-of-touch.ts';
 import { WorkloadReports, type WorkloadStream } from './workload-reports.ts';
 
 export interface ControlServiceDeps {
@@ -29,6 +30,8 @@ export interface ControlServiceDeps {
   readonly trustDomain: string;
   /** Sidecars without an agent come themselves. */
   readonly servesSidecars: boolean;
+  /** Whether we know what there is to know; where others may know more when we do not. */
+  readonly isInTouch: () => boolean;
   readonly log: Log;
   /** Unix milliseconds. */
   readonly now: () => number;
@@ -63,6 +66,7 @@ export function addControlServices(server: Server, deps: ControlServiceDeps): No
     deltaAggregatedResources: (call: DeltaStream) => {
       const caller = admit(call);
       if (caller === undefined) return;
+      leaveWhenOutOfTouch(call, deps.isInTouch);
       if (caller.workload === undefined) serveDeltaStream(call, { view: deps.cache, peer: caller.name, log: deps.log });
       else mesh.serve(call, { spiffeId: caller.workload.uri, confirmed: reports.sidecars });
     },

@@ -87,11 +87,18 @@ export class HttpsKubeApi implements WatchableKubeApi {
   }
 
   async open(path: string, signal: AbortSignal): Promise<Readable> {
+    const { timeoutMs = TIMEOUT_MS } = this.#access;
+    // For the answer to begin: how long it lasts is its reader's to say.
+    const late = new AbortController();
+    const timer = setTimeout(() => late.abort(), timeoutMs);
     try {
-      return await this.#send({ method: 'GET', path }, signal);
+      return await this.#send({ method: 'GET', path }, AbortSignal.any([signal, late.signal]));
     } catch (cause) {
       if (cause instanceof HandfastError) throw cause;
-      throw new HandfastError('UNAVAILABLE', `GET ${path.split('?')[0]}: ${messageOf(cause)}`, { cause });
+      const why = late.signal.aborted ? `no answer within ${timeoutMs} ms` : messageOf(cause);
+      throw new HandfastError('UNAVAILABLE', `GET ${path.split('?')[0]}: ${why}`, { cause });
+    } finally {
+      clearTimeout(timer);
     }
   }
 

@@ -64,6 +64,8 @@ export class Reflector<T> {
   /** Objects that watches have told of. */
   #events = 0;
   #said = '';
+  /** By performance.now(); undefined while it can be followed. */
+  #lostAt: number | undefined;
 
   constructor(options: ReflectorOptions<T>) {
     this.#options = options;
@@ -73,6 +75,11 @@ export class Reflector<T> {
   /** It has been listed at least once, or is known not to be installed. */
   get synced(): boolean {
     return this.#synced;
+  }
+
+  /** For how long it could not be followed; 0 while it can, or is known not to be installed. A watch that is silent is noticed when it has stalled. */
+  get lostMs(): number {
+    return this.#lostAt === undefined ? 0 : performance.now() - this.#lostAt;
   }
 
   /** What `read` kept. */
@@ -99,6 +106,7 @@ export class Reflector<T> {
         else await pause(backoff.next(), signal);
       } catch (error) {
         if (signal.aborted) return;
+        this.#lostAt ??= performance.now();
         if (this.#events > events || performance.now() - began > SHORT_MS) this.#recovered(backoff);
         const code = error instanceof HandfastError ? error.code : undefined;
         // Too long away, or installed anew: what happened meanwhile can only be told from a new list.
@@ -110,7 +118,10 @@ export class Reflector<T> {
         if (code === 'KUBE_NOT_FOUND' && optional === true) {
           this.#at = (this.#at + 1) % paths.length;
           if (this.#at > 0) continue;
-          if (await this.#isAbsent(++absences, signal)) this.#replace(new Map());
+          if (await this.#isAbsent(++absences, signal)) {
+            this.#replace(new Map());
+            this.#lostAt = undefined;
+          }
           this.#complain('it is not installed: no object of this kind is in force');
           await pause(this.#synced ? absentRetryMs : Math.min(absentRetryMs, FIRST_ABSENT_RETRY_MS), signal);
           continue;
@@ -187,6 +198,7 @@ export class Reflector<T> {
     const seconds = WATCH_SECONDS.least + Math.floor(Math.random() * (WATCH_SECONDS.most - WATCH_SECONDS.least));
     const query = `${this.#selecting}watch=1&allowWatchBookmarks=true&resourceVersion=${encodeURIComponent(this.#version)}&timeoutSeconds=${seconds}`;
     const body = await api.open(`${path}?${query}`, signal);
+    this.#lostAt = undefined;
     const events = new WatchEvents(`watch ${path}`);
     const stalled = setTimeout(
       () => body.destroy(new HandfastError('UNAVAILABLE', `watch ${path}: nothing came for ${stallMs} ms`)),

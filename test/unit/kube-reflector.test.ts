@@ -111,6 +111,26 @@ test('what is known stays known while the API server is away, and each reason is
   assert.deepEqual(following.warnings, ['no route']);
 });
 
+test('while it cannot be followed it says for how long, and no longer than that', async () => {
+  const api = new FakeKubeApi();
+  api.put(PODS, pod('a'));
+  await using following = follow(api);
+  await api.askedTimes(WATCH, 1);
+  const { reflector } = following;
+  assert.equal(reflector.lostMs, 0);
+  api.away = new HandfastError('UNAVAILABLE', 'no route');
+  api.endWatches();
+  await api.askedTimes(WATCH, 3);
+  const first = reflector.lostMs;
+  assert.ok(first > 0, String(first));
+  await api.askedTimes(WATCH, 4);
+  assert.ok(reflector.lostMs > first, 'from the first failure, not from the last');
+  api.away = undefined;
+  api.put(PODS, pod('b'));
+  await following.holds('a=', 'b=');
+  assert.equal(reflector.lostMs, 0);
+});
+
 test('a watch that says nothing is taken for dead', async () => {
   const api = new FakeKubeApi();
   await using following = follow(api, { stallMs: 20 });

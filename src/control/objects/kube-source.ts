@@ -13,6 +13,8 @@ import type { ObjectEntry } from './object-kinds.ts';
 import { PolicyStatus, type PolicyStatusOptions, type PolicyVerdict } from './policy-status.ts';
 import { withoutConflicts } from './without-conflicts.ts';
 
+/** An API server may be started anew; longer than this, others may know what we do not. */
+const IN_TOUCH_MS = 10_000;
 /** Changes come in bursts: a rollout of a Deployment is hundreds of events. */
 const SETTLE_MS = 50;
 
@@ -73,6 +75,11 @@ export class KubeSource implements ObjectSource {
 
   get refused(): number {
     return this.#said.size;
+  }
+
+  /** Every kind can be followed, or could a moment ago. */
+  get isInTouch(): boolean {
+    return this.#reflectors.every(({ lostMs }) => lostMs < IN_TOUCH_MS);
   }
 
   #schedule(): void {
