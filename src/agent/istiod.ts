@@ -5,13 +5,14 @@ import { networkInterfaces } from 'node:os';
 import { runDeltaAdsClient } from '../discovery/delta-ads-client.ts';
 import type { ResourceChange } from '../discovery/resource-cache.ts';
 import { typeUrls } from '../discovery/type-urls.ts';
-import { decodeAddress, encodeTrafficPolicy, encodeWorkload } from '../discovery/workload-codec.ts';
+import { decodeAddress, encodeTrafficPolicy } from '../discovery/workload-codec.ts';
 import { HandfastError } from '../errors.ts';
 import type { Log } from '../observe/log.ts';
-import { podUid, type TrafficPolicy } from '../policy/model.ts';
+import type { TrafficPolicy } from '../policy/model.ts';
 import type { Snapshot } from '../snapshot.ts';
 import { parseStrictObject } from '../spiffe/strict-json.ts';
 import type { GrpcTarget } from '../wire/grpc-target.ts';
+import { IstiodResources } from './istiod-resources.ts';
 
 export interface IstiodOptions {
   readonly target: () => GrpcTarget;
@@ -27,6 +28,7 @@ export interface IstiodOptions {
 
 /** Runs until the signal aborts. Throws CONFIG_INVALID for a token of no service account. */
 export function followIstiod({ mesh, clusterId, ...options }: IstiodOptions): Promise<void> {
+  const resources = new IstiodResources({ clusterId, log: options.log });
   // Istiod serves nobody who says another namespace than his token does.
   const namespace = namespaceOf(options.token.current ?? '');
   // A node of a type that istiod knows, with an address that it never dials.
@@ -37,27 +39,15 @@ export function followIstiod({ mesh, clusterId, ...options }: IstiodOptions): Pr
     typeUrls: [typeUrls.address, typeUrls.authorization],
     apply: (typeUrl, change) => {
       if (typeUrl !== typeUrls.address) {
-        mesh.apply(typeUrl, change);
+        mesh.apply(typeUrl, resources.authorizations(change));
         return;
       }
-      const addresses = asOurs(change, clusterId);
+      const addresses = resources.addresses(change);
       // Before its workload, so that nobody finds one that nothing is known of.
       mesh.apply(typeUrls.trafficPolicy, permissiveFor(addresses));
       mesh.apply(typeUrl, addresses);
     },
   });
-}
-
-/** Under the names that our sidecars know their pods by. Throws OBJECT_INVALID for what no proxy could act on. */
-function asOurs({ upserts, removed }: ResourceChange, clusterId: string): ResourceChange {
-  const own = `${clusterId}//Pod/`;
-  const nameOf = (name: string) => (name.startsWith(own) ? podUid(name.slice(own.length)) : name);
-  const renamed = new Map<string, Uint8Array>();
-  for (const [name, bytes] of upserts) {
-    const { kind, value } = decodeAddress(bytes);
-    renamed.set(nameOf(name), kind === 'workload' && name !== nameOf(name) ? encodeWorkload({ ...value, uid: nameOf(value.uid) }) : bytes);
-  }
-  return { upserts: renamed, removed: removed.map(nameOf) };
 }
 
 function permissiveFor({ upserts, removed }: ResourceChange): ResourceChange {
