@@ -37,8 +37,8 @@ const HANDSHAKE_TIMEOUT_MS = 10_000;
 /** Requests of the CA are a CSR and a token. */
 export const MAX_REQUEST_BYTES = 64 * 1024;
 const JOINING = { lifetimeMs: 10_000, maxAnonymous: 256, maxPerAnonymousAddress: 32 };
-/** Istio's agents and sidecars without an agent stay. */
-const TOKENS_ALONE = { lifetimeMs: undefined, maxAnonymous: 16_384, maxPerAnonymousAddress: 1_024 };
+/** Istio's agents and sidecars without an agent stay; a quarter of all places is left to nodes. */
+const TOKENS_ALONE = { lifetimeMs: undefined, maxAnonymous: 12_288, maxPerAnonymousAddress: 1_024 };
 
 /** Serves until `close`. Throws UNAVAILABLE when it cannot begin. */
 export async function listenForNodes(options: NodeListenerOptions): Promise<GrpcListener> {

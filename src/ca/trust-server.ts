@@ -2,17 +2,24 @@
 
 import { type Server, status } from '@grpc/grpc-js';
 import { secretNames } from '../discovery/identity-source.ts';
+import { requestLimit } from '../discovery/request-limit.ts';
 import { ResourceCache } from '../discovery/resource-cache.ts';
 import { bundleSecret, crlSecret, encodeSecret, genericSecret } from '../discovery/secret-writer.ts';
 import { type StateOfTheWorldStream, serveStateOfTheWorldStream } from '../discovery/state-of-the-world-server.ts';
 import { typeUrls } from '../discovery/type-urls.ts';
 import type { Log } from '../observe/log.ts';
 import type { Snapshot } from '../snapshot.ts';
+import type { SpiffeId } from '../spiffe/spiffe-id.ts';
 import { type SecretDiscoveryServiceServer, SecretDiscoveryServiceService } from '../wire/gen/envoy/service/secret/v3/sds.ts';
 import { statusError, whenOver } from '../wire/grpc.ts';
 import { caCaller } from './callers.ts';
 import { type ProvingDeps, proveWorkload, statusOf } from './server.ts';
 import type { CaTrust } from './trust-publisher.ts';
+
+/** A sidecar answers at once. */
+const ANSWER_TIMEOUT_MS = 60_000;
+/** As many pods as one service account may have here. */
+const MAX_OF_WORKLOAD = 4_096;
 
 /** Keeps track of the nodes that follow the trust bundle. */
 export class TrustFollowers {
@@ -70,14 +77,16 @@ export function addTrustService(servers: readonly Server[], deps: TrustServiceDe
   };
   if (trust.current !== undefined) publish(trust.current);
   trust.subscribe(publish);
+  const workloads = new Map<string, number>();
   const followers = new TrustFollowers(() => cache.resources(typeUrls.secret)?.get(secretNames.bundle)?.version ?? '');
 
   const service: SecretDiscoveryServiceServer = {
     streamSecrets: (call: StateOfTheWorldStream) => {
       try {
         const caller = caCaller(call, { trustDomain, now: now() });
-        if (caller.kind !== 'anonymous') follow(call, caller.kind === 'agent' ? caller.name : 'control', { cache, followers, log });
-        else if (tokensAlone) followProven(call, deps, (name) => follow(call, name, { cache, followers, log }));
+        if (caller.kind !== 'anonymous') follow(call, { peer: caller.kind === 'agent' ? caller.name : 'control', cache, followers, log });
+        else if (tokensAlone)
+          followProven(call, deps, (id) => followAsWorkload(call, { workload: id.path.slice(1), workloads, cache, followers, log }));
         else throw statusError(status.UNAUTHENTICATED, 'join first: only nodes are told what the mesh trusts');
       } catch (error) {
         call.emit('error', error);
@@ -92,17 +101,16 @@ export function addTrustService(servers: readonly Server[], deps: TrustServiceDe
 }
 
 /** Requests wait in the stream until its token is proven. */
-function followProven(call: StateOfTheWorldStream, deps: TrustServiceDeps, begin: (name: string) => void): void {
+function followProven(call: StateOfTheWorldStream, deps: TrustServiceDeps, begin: (id: SpiffeId) => void): void {
   call.pause();
   let over = false;
   whenOver(call, () => {
     over = true;
   });
   proveWorkload(call, deps).then(
-    ({ path }) => {
+    (id) => {
       if (over) return;
-      // No name of a node has a slash.
-      begin(`workload ${path.slice(1)}`);
+      begin(id);
       call.resume();
     },
     (error) => {
@@ -111,18 +119,50 @@ function followProven(call: StateOfTheWorldStream, deps: TrustServiceDeps, begin
   );
 }
 
-function follow(
+/** Its word delays a change of roots as a node's does, so that it must answer, and there are only so many of it. `workloads`: how many streams each has. */
+function followAsWorkload(
   call: StateOfTheWorldStream,
-  peer: string,
-  { cache, followers, log }: { cache: ResourceCache; followers: TrustFollowers; log: Log },
+  of: Omit<Following, 'peer' | 'untrusted'> & { workload: string; workloads: Map<string, number> },
 ): void {
+  const { workload, workloads, ...following } = of;
+  const others = workloads.get(workload) ?? 0;
+  if (others >= MAX_OF_WORKLOAD) {
+    call.emit('error', statusError(status.RESOURCE_EXHAUSTED, `more than ${MAX_OF_WORKLOAD} streams of one workload`));
+    return;
+  }
+  workloads.set(workload, others + 1);
+  let over = false;
+  whenOver(call, () => {
+    if (over) return;
+    over = true;
+    const left = (workloads.get(workload) ?? 1) - 1;
+    if (left === 0) workloads.delete(workload);
+    else workloads.set(workload, left);
+  });
+  // No name of a node has a slash.
+  follow(call, { ...following, peer: `workload ${workload}`, untrusted: true });
+}
+
+interface Following {
+  readonly peer: string;
+  readonly cache: ResourceCache;
+  readonly followers: TrustFollowers;
+  readonly log: Log;
+  /** It is held to a rate, and must answer. */
+  readonly untrusted?: boolean;
+}
+
+function follow(call: StateOfTheWorldStream, { peer, cache, followers, log, untrusted = false }: Following): void {
+  const limit = untrusted ? requestLimit() : () => undefined;
   whenOver(call, () => followers.close(call));
   serveStateOfTheWorldStream(call, {
     typeUrl: typeUrls.secret,
     view: cache,
     peer,
     log,
+    answerTimeoutMs: untrusted ? ANSWER_TIMEOUT_MS : undefined,
     admit: ({ resourceNames }) => {
+      limit();
       if (resourceNames.includes(secretNames.bundle)) followers.open(call, peer);
     },
     answers: {

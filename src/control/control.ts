@@ -64,6 +64,8 @@ const REPORTS_WITHIN_MS = 4_000;
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 /** An agent has three: what it follows, and what it reports of now and of before. */
 const MAX_STREAMS = 16;
+/** All pods of one workload are one caller, on some connections each. */
+const MAX_OF_WORKLOAD = 4_096;
 
 export interface RunningControl {
   /** Of the TLS listener; 0 without one. */
@@ -126,7 +128,15 @@ export async function startControl(options: ControlOptions): Promise<RunningCont
     });
     running.push(() => stopServer(server));
     if (source instanceof KubeSource)
-      showReach(source, { leadership, effective: rollouts.effective, reports, expectedDigest, registeredId, signal: watching.signal });
+      showReach(source, {
+        leadership,
+        effective: rollouts.effective,
+        madeOf: () => rollouts.madeOf,
+        reports,
+        expectedDigest,
+        registeredId,
+        signal: watching.signal,
+      });
     const onRefused = (refusal: object) => log.warn(refusal, 'connection refused');
     const unix = await listenUnix({ server, path: options.socket, mode: 0o600, takeOver: false, onRefused });
     running.push(() => unix.close());
@@ -244,6 +254,7 @@ async function listenForAgents(
       if (caller.kind === 'tls') checkMember(caller.peer, { trustDomain: of.trustDomain, revocations: revocations() });
     },
     onRefused: of.onRefused,
+    ...(of.servesSidecars === true ? { maxPerCaller: MAX_OF_WORKLOAD } : {}),
     wallClock: of.now,
   });
   of.running.push(() => listener.close());

@@ -19,32 +19,33 @@ interface Selecting {
   readonly policy: PolicyObject;
 }
 
-/** By policy. Pods without a sidecar obey nobody, and are not counted. */
-export function reachOf({ objects, selections }: EffectiveObjects, isUpToDate: (pod: string) => boolean): Map<string, Reach> {
+/** By policy, the pods that it selects. Those without a sidecar obey nobody, and are not counted. */
+export type Selected = ReadonlyMap<string, readonly string[]>;
+
+export function selectedBy({ objects, selections }: EffectiveObjects): Selected {
   const { rootNamespace } = objects.config;
   const subjects = subjectsByNamespace(objects);
   const everywhere = [...subjects.values()].flat();
-  const upToDate = new Set(everywhere.flatMap(({ pod }) => (pod !== undefined && isUpToDate(pod) ? [pod] : [])));
   return new Map(
     selectingPolicies(objects).map(({ name, namespace, policy }) => {
       const within = namespace === rootNamespace ? everywhere : (subjects.get(namespace) ?? []);
-      return [name, countOf(policy, { within, selections, upToDate })];
+      return [name, podsOf(policy, { within, selections })];
     }),
   );
 }
 
-function countOf(
-  policy: PolicyObject,
-  { within, selections, upToDate }: { within: readonly PolicySubject[]; selections: Selections; upToDate: ReadonlySet<string> },
-): Reach {
-  let selected = 0;
-  let there = 0;
-  for (const subject of within) {
-    if (subject.pod === undefined || whyNot(policy, subject, selections) !== undefined) continue;
-    selected++;
-    if (upToDate.has(subject.pod)) there++;
-  }
-  return { selected, upToDate: there };
+export function reachOf(selected: Selected, isUpToDate: (pod: string) => boolean): Map<string, Reach> {
+  const asked = new Map<string, boolean>();
+  const isThere = (pod: string) => {
+    const known = asked.get(pod) ?? isUpToDate(pod);
+    asked.set(pod, known);
+    return known;
+  };
+  return new Map([...selected].map(([name, pods]) => [name, { selected: pods.length, upToDate: pods.filter(isThere).length }]));
+}
+
+function podsOf(policy: PolicyObject, { within, selections }: { within: readonly PolicySubject[]; selections: Selections }): string[] {
+  return within.flatMap((subject) => (subject.pod === undefined || whyNot(policy, subject, selections) !== undefined ? [] : [subject.pod]));
 }
 
 function subjectsByNamespace({ pods }: MeshObjects): Map<string, PolicySubject[]> {
@@ -58,7 +59,11 @@ function selectingPolicies(objects: MeshObjects): Selecting[] {
   return [
     ...plain('PeerAuthentication', objects.peerAuthentications),
     ...plain('AuthorizationPolicy', objects.authorizationPolicies),
-    ...plain('DestinationRule', objects.destinationRules),
+    // What one tells everybody comes with the service, to whoever asks for it: whom it selects says nothing of who has it.
+    ...plain(
+      'DestinationRule',
+      objects.destinationRules.filter(({ exported }) => !exported),
+    ),
     ...objects.scopeConfigs.map(({ scope, namespace, wrapped }) => ({
       name: `ScopeConfig ${scope.key}`,
       namespace,

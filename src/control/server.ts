@@ -8,7 +8,7 @@ import type { Log } from '../observe/log.ts';
 import { type SpiffeId, workloadOf } from '../spiffe/spiffe-id.ts';
 import { nodeOf } from '../spiffe/system-ids.ts';
 import type { VerifiedPeer } from '../spiffe/verify-peer.ts';
-import { callerOf } from '../wire/caller.ts';
+import { addressOfCaller, callerOf } from '../wire/caller.ts';
 import { type AggregatedDiscoveryServiceServer, AggregatedDiscoveryServiceService } from '../wire/gen/envoy/service/discovery/v3/ads.ts';
 import {
   type ConnectionReport,
@@ -132,7 +132,7 @@ function takeLedger({ ledger, now }: ControlServiceDeps, from: { call: object; n
 
 /** An agent, or where they come themselves a workload's sidecar. */
 interface Admitted {
-  /** Of the node, or of the workload: no node's name has a slash. */
+  /** Of the node, or of the workload and where its pod is: no node's name has a slash. */
   readonly name: string;
   readonly workload: SpiffeId | undefined;
 }
@@ -148,7 +148,9 @@ function admitted(
     const { id } = caller.peer;
     const node = nodeOf(id);
     if (node !== undefined) return { name: node, workload: undefined };
-    if (servesSidecars && workloadOf(id) !== undefined) return { name: `workload ${id.path.slice(1)}`, workload: id };
+    if (servesSidecars && workloadOf(id) !== undefined) {
+      return { name: `workload ${id.path.slice(1)} at ${addressOfCaller(call)}`, workload: id };
+    }
   }
   call.emit(
     'error',

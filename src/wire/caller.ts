@@ -11,7 +11,7 @@ export type Caller =
   | { readonly kind: 'tls'; readonly peer: VerifiedPeer }
   | { readonly kind: 'anonymous'; readonly address: string };
 
-const callers = new Map<string, { readonly caller: Caller; readonly socket: Socket }>();
+const callers = new Map<string, { readonly caller: Caller; readonly socket: Socket; readonly address: string | undefined }>();
 
 /**
  * From here on `callerOf` knows the connection, until it is closed. grpc-js tells handlers nothing of a connection but its remote address,
@@ -19,15 +19,21 @@ const callers = new Map<string, { readonly caller: Caller; readonly socket: Sock
  */
 export function rememberCaller(socket: Socket, caller: Caller): void {
   const name = `caller:${randomUUID()}`;
+  const address = socket.remoteAddress;
   Object.defineProperty(socket, 'remoteAddress', { value: name });
   Object.defineProperty(socket, 'remotePort', { value: undefined });
-  callers.set(name, { caller, socket });
+  callers.set(name, { caller, socket, address });
   socket.once('close', () => callers.delete(name));
 }
 
 /** Undefined for a connection that did not come through a listener of ours, or is closed. Ask when the call begins. */
 export function callerOf(call: { getPeer(): string }): Caller | undefined {
   return callers.get(call.getPeer())?.caller;
+}
+
+/** Of the same connection. */
+export function addressOfCaller(call: { getPeer(): string }): string | undefined {
+  return callers.get(call.getPeer())?.address;
 }
 
 /** Ends the connection that a call came over, if it came through a listener of ours. */

@@ -6,7 +6,7 @@ import { startController } from '../../src/control/controller.ts';
 import { NodeReports } from '../../src/control/node-reports.ts';
 import type { EffectiveObjects } from '../../src/control/objects/mesh-objects.ts';
 import { parseObjects } from '../../src/control/objects/parse-objects.ts';
-import { reachOf } from '../../src/control/policy-reach.ts';
+import { reachOf, selectedBy } from '../../src/control/policy-reach.ts';
 import { isUpToDate } from '../../src/control/reach-status.ts';
 import { HeldPolicies, TakenByStream } from '../../src/discovery/held-policies.ts';
 import { ownPoliciesDigest } from '../../src/discovery/own-policies.ts';
@@ -47,7 +47,7 @@ describe('reach', () => {
   );
 
   test('counts the sidecars that a policy selects, and those that are up to date', () => {
-    const reach = reachOf(world, (name) => name === 'foo/a');
+    const reach = reachOf(selectedBy(world), (name) => name === 'foo/a');
     assert.deepEqual(Object.fromEntries(reach), {
       'PeerAuthentication istio-system/all': { selected: 3, upToDate: 1 },
       'PeerAuthentication foo/foo': { selected: 2, upToDate: 1 },

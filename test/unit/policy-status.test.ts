@@ -109,7 +109,19 @@ test('a status is written again when the version, the verdict or the reason is a
     ],
     'of a version that is not in force nobody is counted',
   );
-  assert.equal(bodies.length, 7);
+  const unknown = { ...verdict('a'), conditions: all, reach: 'unknown' } as const;
+  status.replace([unknown]);
+  const kept = await write({ ...unknown, generation: 2 });
+  assert.deepEqual(
+    kept.map(({ type, status, observedGeneration }) => [type, status, observedGeneration]),
+    [
+      ['Theirs', 'True', undefined],
+      ['Programmed', 'True', 1],
+      ['Accepted', 'True', 2],
+    ],
+    'what is said of the version before stays what it is',
+  );
+  assert.equal(bodies.length, 8);
   ending.abort();
   await running;
   close();

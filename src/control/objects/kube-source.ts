@@ -11,6 +11,7 @@ import { type KubeReading, kubeKinds, readKube } from './kube-kinds.ts';
 import type { MeshObjects, ObjectSource } from './mesh-objects.ts';
 import type { ObjectEntry } from './object-kinds.ts';
 import { PolicyStatus, type PolicyStatusOptions, type PolicyVerdict } from './policy-status.ts';
+import { ShownReach } from './shown-reach.ts';
 import { withoutConflicts } from './without-conflicts.ts';
 
 /** An API server may be started anew; longer than this, others may know what we do not. */
@@ -34,7 +35,7 @@ export class KubeSource implements ObjectSource {
   #running: Promise<unknown> = Promise.resolve();
   readonly #status: PolicyStatus;
   #verdicts: readonly (PolicyVerdict & { readonly name: string })[] = [];
-  #reach: ReadonlyMap<string, Reach> = new Map();
+  readonly #reach = new ShownReach();
 
   constructor(options: KubeSourceOptions) {
     const { api, log } = options;
@@ -108,14 +109,15 @@ export class KubeSource implements ObjectSource {
     this.#showStatus();
   }
 
-  /** How many sidecars have each policy, by its name: for its author to see. */
-  showReach(reach: ReadonlyMap<string, Reach>): void {
-    this.#reach = reach;
+  /** How many sidecars have each policy, by its name, counted for these objects: for its author to see. Once there are newer ones it is nothing to anybody. */
+  showReach(reach: ReadonlyMap<string, Reach>, counted: MeshObjects): void {
+    if (counted !== this.objects.current) return;
+    this.#reach.count(reach, new Map(this.#verdicts.map(({ name, generation }) => [name, generation])));
     this.#showStatus();
   }
 
   #showStatus(): void {
-    this.#status.replace(this.#verdicts.map(({ name, ...verdict }) => ({ ...verdict, reach: this.#reach.get(name) })));
+    this.#status.replace(this.#verdicts.map(({ name, ...verdict }) => ({ ...verdict, reach: this.#reach.of(name, verdict.generation) })));
   }
 
   /** Once for each reason. */

@@ -21,8 +21,8 @@ export interface StatusSubject {
 export interface PolicyVerdict extends StatusSubject {
   /** Why this version is not in force; undefined if it is. */
   readonly refusal: string | undefined;
-  /** How many of those that it selects have it; undefined while nobody can say. */
-  readonly reach?: Reach | undefined;
+  /** How many of those that it selects have it; undefined where nobody counts, `unknown` where what is said of that stays. */
+  readonly reach?: Reach | 'unknown' | undefined;
 }
 /** The API server's limit on a condition's message. */
 const MAX_MESSAGE = 32_768;
@@ -116,7 +116,8 @@ export class PolicyStatus {
       return { ...condition, observedGeneration: generation, lastTransitionTime };
     });
     // Others may have conditions of their own there; a merge patch replaces a list whole.
-    const all = [...conditions.filter(({ type }) => type !== ACCEPTED && type !== PROGRAMMED), ...own];
+    const stays = verdict.reach === 'unknown' && verdict.refusal === undefined;
+    const all = [...conditions.filter(({ type }) => type !== ACCEPTED && (type !== PROGRAMMED || stays)), ...own];
     await this.#options.api.request({ method: 'PATCH', path, body: { status: { conditions: all } }, signal });
   }
 }
@@ -132,7 +133,7 @@ const ACCEPTED = 'Accepted';
 const PROGRAMMED = 'Programmed';
 
 function isWritten(verdict: PolicyVerdict): boolean {
-  const { generation, conditions } = verdict;
+  const { generation, conditions, reach, refusal } = verdict;
   const own = ownConditions(verdict);
   return (
     own.every(({ type, status, message }) => {
@@ -140,7 +141,9 @@ function isWritten(verdict: PolicyVerdict): boolean {
       return known?.status === status && known.message === message && known.observedGeneration === generation;
     }) &&
     // What is no longer said must not stay there.
-    (own.some(({ type }) => type === PROGRAMMED) || !conditions.some(({ type }) => type === PROGRAMMED))
+    (own.some(({ type }) => type === PROGRAMMED) ||
+      (reach === 'unknown' && refusal === undefined) ||
+      !conditions.some(({ type }) => type === PROGRAMMED))
   );
 }
 
@@ -151,7 +154,7 @@ function ownConditions({ refusal, reach }: PolicyVerdict): Condition[] {
     reason: refusal === undefined ? 'Accepted' : 'Refused',
     message: messageFor(refusal),
   };
-  if (reach === undefined || refusal !== undefined) return [accepted];
+  if (reach === undefined || reach === 'unknown' || refusal !== undefined) return [accepted];
   const { selected, upToDate } = reach;
   const isDone = upToDate === selected;
   const message = `${upToDate}/${selected} proxies up to date`;

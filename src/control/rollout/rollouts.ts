@@ -38,6 +38,7 @@ const ROLLED_BACK_REMEMBERED_MS = 30 * 24 * 3_600_000;
 export class Rollouts {
   /** What is to be resolved. Other changes of objects do not wait for rollouts, nor for a disk. */
   readonly effective = new Snapshot<EffectiveObjects>();
+  #madeOf: MeshObjects | undefined;
   readonly #options: RolloutsOptions;
   readonly #samples = new RolloutSamples();
   /** Looked for again when the objects are others. */
@@ -55,6 +56,11 @@ export class Rollouts {
 
   constructor(options: RolloutsOptions) {
     this.#options = options;
+  }
+
+  /** What was read, of which the effective ones were made. */
+  get madeOf(): MeshObjects | undefined {
+    return this.#madeOf;
   }
 
   get states(): readonly RolloutState[] {
@@ -261,6 +267,7 @@ export class Rollouts {
       );
     };
     const podsOf = this.#eligibleFor.bind(this);
+    this.#madeOf = objects;
     const next = withRollouts(objects, { states: shown(states), before, podsOf, unreadable });
     if (before === undefined || next.objects !== before.objects || next.selections !== before.selections) this.effective.replace(next);
   }
