@@ -136,6 +136,7 @@ async function serve(config: ProxyConfig, shared: Shared): Promise<Serving> {
   const settings = {
     podName: config['pod-name'],
     podNamespace: config['pod-namespace'],
+    workloadUid: podUid(`${config['pod-namespace']}/${config['pod-name']}`),
     dialTimeoutMs: config['dial-timeout'],
     handshakeTimeoutMs: config['handshake-timeout'],
     sniffSilenceMs: config['sniff-silence'],

@@ -123,6 +123,13 @@ export function podUid(pod: string): string {
   return `local//Pod/${pod}`;
 }
 
+/** Whether it is a pod of some cluster: of other objects the second part names their API group. */
+export function isPod({ uid }: Pick<Workload, 'uid'>): boolean {
+  return POD.test(uid);
+}
+
+const POD = /^[^/]*\/\/Pod\//;
+
 export function serviceKey(of: { namespace: string; hostname: string }): string {
   return `${of.namespace}/${of.hostname}`;
 }

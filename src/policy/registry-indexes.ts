@@ -1,6 +1,6 @@
 // The maps of a registry, and how a change makes new ones of them: an overlay on what both share.
 
-import type { Service, Workload } from './model.ts';
+import { isPod, type Service, type Workload } from './model.ts';
 import { OverlayMap } from './overlay-map.ts';
 
 /** What is new or changed, and the uids or keys of what is gone. */
@@ -11,8 +11,9 @@ export interface RegistryChange {
 
 export interface Indexes {
   readonly byUid: OverlayMap<string, Workload>;
-  readonly byName: OverlayMap<string, Workload>;
-  readonly byAddress: OverlayMap<string, Workload>;
+  /** By `namespace/name`, and by address: several may say they are it, and the first of them answers. */
+  readonly byName: OverlayMap<string, readonly Workload[]>;
+  readonly byAddress: OverlayMap<string, readonly Workload[]>;
   readonly services: OverlayMap<string, Service>;
   /** A service with several names is several services at one address: the first by key answers. */
   readonly serviceByAddress: OverlayMap<string, readonly Service[]>;
@@ -92,28 +93,31 @@ class ListDraft<T> {
   }
 }
 
+/** A tenant can give an object of his own the address of another's pod, or its name: it must neither hide the pod, nor make mTLS to it plaintext. */
+function whoAnswers(a: Workload, b: Workload): number {
+  return Number(isPod(b)) - Number(isPod(a)) || Number(b.meshed) - Number(a.meshed) || (a.uid < b.uid ? -1 : 1);
+}
+
 /** After a change; those it is made from stay as they are. */
 export function reindexed(from: Indexes, change: RegistryChange): Indexes {
   const byUid = new Draft(from.byUid);
-  const byName = new Draft(from.byName);
-  const byAddress = new Draft(from.byAddress);
+  const byName = new ListDraft(from.byName, ({ uid }) => uid);
+  const byAddress = new ListDraft(from.byAddress, ({ uid }) => uid);
   const endpoints = new ListDraft(from.endpoints, ({ uid }) => uid);
   const forget = (uid: string) => {
     const old = byUid.get(uid);
     if (old === undefined) return;
     byUid.set(uid, undefined);
-    // Another may have taken its place already.
-    const name = `${old.namespace}/${old.name}`;
-    if (byName.get(name) === old) byName.set(name, undefined);
-    for (const address of old.addresses) if (byAddress.get(address) === old) byAddress.set(address, undefined);
+    byName.remove(`${old.namespace}/${old.name}`, old);
+    if (old.sharesAddress !== true) for (const address of old.addresses) byAddress.remove(address, old);
     for (const key of old.services.keys()) endpoints.remove(key, old);
   };
   for (const uid of change.workloads.removed) forget(uid);
   for (const { uid } of change.workloads.upserts) forget(uid);
   for (const workload of change.workloads.upserts) {
     byUid.set(workload.uid, workload);
-    byName.set(`${workload.namespace}/${workload.name}`, workload);
-    if (workload.sharesAddress !== true) for (const address of workload.addresses) byAddress.set(address, workload);
+    byName.add(`${workload.namespace}/${workload.name}`, workload);
+    if (workload.sharesAddress !== true) for (const address of workload.addresses) byAddress.add(address, workload);
     for (const key of workload.services.keys()) endpoints.add(key, workload);
   }
 
@@ -133,8 +137,8 @@ export function reindexed(from: Indexes, change: RegistryChange): Indexes {
   }
   return {
     byUid: byUid.finish(),
-    byName: byName.finish(),
-    byAddress: byAddress.finish(),
+    byName: byName.finish(whoAnswers),
+    byAddress: byAddress.finish(whoAnswers),
     endpoints: endpoints.finish(),
     services: services.finish(),
     serviceByAddress: serviceByAddress.finish((a, b) => (a.key < b.key ? -1 : 1)),

@@ -1,6 +1,6 @@
 // Workloads and services, indexed so that a connection's look-up is a map look-up, and so that a change costs what it changes.
 
-import type { Endpoint, Service, ServicePort, Workload } from './model.ts';
+import { type Endpoint, isPod, type Service, type ServicePort, type Workload } from './model.ts';
 import { type Indexes, indexed, type RegistryChange, reindexed } from './registry-indexes.ts';
 
 /** What a destination address means. `endpoints` carry the port to dial; `aliases`: every service at the address, one thing under several names. */
@@ -35,12 +35,16 @@ export class Registry {
   }
 
   workload(namespace: string, name: string): Workload | undefined {
-    return this.#indexes.byName.get(`${namespace}/${name}`);
+    return this.#indexes.byName.get(`${namespace}/${name}`)?.[0];
   }
 
-  /** The workload at an address, whatever its ports. */
+  workloadOf(uid: string): Workload | undefined {
+    return this.#indexes.byUid.get(uid);
+  }
+
+  /** The workload at an address, whatever its ports: a pod before anybody else who says he is there. */
   workloadAt(address: string): Workload | undefined {
-    return this.#indexes.byAddress.get(address);
+    return this.#indexes.byAddress.get(address)?.[0];
   }
 
   service(key: string): Service | undefined {
@@ -51,12 +55,14 @@ export class Registry {
     return this.#indexes.byUid.values();
   }
 
-  /** A service's own address on one of its ports, a workload's address on any port, or unknown. */
+  /** A pod's address on any port, a service's own on one of its ports, another workload's on any port, or unknown. */
   resolve(destination: Endpoint): Resolution {
+    const workload = this.workloadAt(destination.address);
     const aliases = this.#indexes.serviceByAddress.get(destination.address) ?? [];
     const [service] = aliases;
-    if (service !== undefined) return { kind: 'service', service, aliases, endpoints: this.endpointsOf(service, destination) };
-    const workload = this.#indexes.byAddress.get(destination.address);
+    // A service that is given a pod's address is not to have the pod's callers.
+    if (service !== undefined && (workload === undefined || !isPod(workload)))
+      return { kind: 'service', service, aliases, endpoints: this.endpointsOf(service, destination) };
     if (workload === undefined) return { kind: 'unknown' };
     const found = this.#serviceOf(workload, destination.port);
     const endpoint = { ...destination, workload, service: found?.service, servicePort: found?.port.servicePort ?? destination.port };

@@ -23,6 +23,8 @@ import type { ConnectionTracker } from './tracker.ts';
 export interface PipelineSettings {
   readonly podName: string;
   readonly podNamespace: string;
+  /** The pod's in the registry. Others may have its name. */
+  readonly workloadUid: string;
   readonly dialTimeoutMs: number;
   readonly handshakeTimeoutMs: number;
   readonly sniffSilenceMs: number;
@@ -93,8 +95,8 @@ export function selfIn(
   mesh: MeshSnapshot,
   { settings, identity }: Pick<PipelineContext, 'settings' | 'identity'>,
 ): { self: Workload; policy: TrafficPolicy } {
-  const { podNamespace, podName } = settings;
-  const self = mesh.registry.workload(podNamespace, podName);
+  const { podNamespace, podName, workloadUid } = settings;
+  const self = mesh.registry.workloadOf(workloadUid);
   if (self === undefined) throw new HandfastError('NO_POLICY', `pod ${podNamespace}/${podName} is not in the registry`);
   const policy = mesh.policies.get(self.uid);
   if (policy === undefined) throw new HandfastError('NO_POLICY', `no policy for pod ${podNamespace}/${podName} yet`);

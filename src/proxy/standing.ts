@@ -12,7 +12,7 @@ export function changesForPod(
   { settings }: Pick<PipelineContext, 'settings'>,
 ): { changed: boolean; policyChanged: boolean } {
   const own = (mesh: MeshSnapshot) => {
-    const self = mesh.registry.workload(settings.podNamespace, settings.podName);
+    const self = mesh.registry.workloadOf(settings.workloadUid);
     return { self, policy: self === undefined ? undefined : mesh.policies.get(self.uid) };
   };
   if (previous === undefined) return { changed: true, policyChanged: true };

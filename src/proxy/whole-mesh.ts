@@ -4,9 +4,9 @@ import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
 import type { PipelineSettings } from './context.ts';
 
 /** For MeshSource. */
-export function isWholeFor({ podNamespace, podName }: Pick<PipelineSettings, 'podNamespace' | 'podName'>): (mesh: MeshSnapshot) => boolean {
+export function isWholeFor({ workloadUid }: Pick<PipelineSettings, 'workloadUid'>): (mesh: MeshSnapshot) => boolean {
   return ({ registry, authorizations }) => {
-    const self = registry.workload(podNamespace, podName);
+    const self = registry.workloadOf(workloadUid);
     return self === undefined || authorizations.of(self).missing.length === 0;
   };
 }

@@ -2,6 +2,7 @@
 
 import { MeshSource, meshTypeUrls } from '../discovery/mesh-source.ts';
 import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
+import type { PipelineSettings } from '../proxy/context.ts';
 import { isWholeFor } from '../proxy/whole-mesh.ts';
 import { Snapshot } from '../snapshot.ts';
 import type { RevocationList } from '../spiffe/crl.ts';
@@ -15,7 +16,7 @@ export class WorkerSnapshots {
   readonly mesh = new Snapshot<MeshSnapshot>();
   readonly #source: MeshSource;
 
-  constructor(pod: { readonly podNamespace: string; readonly podName: string }) {
+  constructor(pod: Pick<PipelineSettings, 'workloadUid'>) {
     this.#source = new MeshSource(this.mesh, isWholeFor(pod));
   }
 

@@ -9,9 +9,9 @@ import { sidecarSubscriptions } from '../../src/discovery/sidecar-subscriptions.
 import { podUid } from '../../src/policy/model.ts';
 import { unixTarget } from '../../src/wire/grpc-target.ts';
 import { cleanups } from '../support/ads-rig.ts';
-import { DiscoveryRig, uidOf } from '../support/on-demand.ts';
+import { DiscoveryRig } from '../support/on-demand.ts';
 import { TestCa } from '../support/pki.ts';
-import { Application } from '../support/sidecar-harness.ts';
+import { Application, uidOf } from '../support/sidecar-harness.ts';
 import { eventually, RunningWorkers } from '../support/workers-pair.ts';
 
 it('asks-once-for-all-workers-and-a-new-one-knows-it-too', async () => {

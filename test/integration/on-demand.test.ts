@@ -8,9 +8,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { status } from '@grpc/grpc-js';
 import { typeUrls } from '../../src/discovery/type-urls.ts';
 import { cleanups, rawClient } from '../support/ads-rig.ts';
-import { type AskingSidecar, DiscoveryRig, startAsking, uidOf } from '../support/on-demand.ts';
+import { type AskingSidecar, DiscoveryRig, startAsking } from '../support/on-demand.ts';
 import { TestCa } from '../support/pki.ts';
-import { Application, type LogRecord, type MeshSpec } from '../support/sidecar-harness.ts';
+import { Application, type LogRecord, type MeshSpec, uidOf } from '../support/sidecar-harness.ts';
 
 const VIP = { address: '10.96.0.1', port: 80 };
 const ca = await TestCa.create();

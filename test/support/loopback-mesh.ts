@@ -164,7 +164,7 @@ export class LoopbackMesh implements AsyncDisposable {
     const stop = new AbortController();
     const self = podUid(`${namespace}/${name}`);
     const interests = new Interests({ self, log: this.records.log, signal: stop.signal });
-    const sidecar = await startSidecar({ namespace, name, interests });
+    const sidecar = await startSidecar({ namespace, name, interests, settings: { workloadUid: self } });
     const address = application.address();
     if (typeof address === 'object' && address !== null) sidecar.inboundDestination = { address: ip, port: address.port };
     const target = unixTarget(this.plane.address('agent'));
@@ -172,7 +172,7 @@ export class LoopbackMesh implements AsyncDisposable {
     const { log } = sidecar.records;
     const common = { target, token, log, signal: stop.signal };
     const pod = `${namespace}/${name}`;
-    const source = new MeshSource(sidecar.mesh, isWholeFor({ podNamespace: namespace, podName: name }));
+    const source = new MeshSource(sidecar.mesh, isWholeFor({ workloadUid: self }));
     const { identity, revocations } = sidecar;
     const streams = [
       runIdentityStreams({ ...common, nodeId: name, crl: 'CRL', identity, revocations, prove: clientContext, now: Date.now }),

@@ -15,9 +15,7 @@ import { authorizationKey } from '../../src/policy/authorization.ts';
 import type { TrafficPolicy } from '../../src/policy/model.ts';
 import { unixTarget } from '../../src/wire/grpc-target.ts';
 import { cleanups, serve } from './ads-rig.ts';
-import { type MeshSpec, meshOf, type RunningSidecar, type SidecarSetup, startSidecar } from './sidecar-harness.ts';
-
-export const uidOf = (pod: string) => `test//Pod/${pod}`;
+import { type MeshSpec, meshOf, type RunningSidecar, type SidecarSetup, startSidecar, uidOf } from './sidecar-harness.ts';
 
 /** The agent's side: what control would have sent it, and the socket. It can be stopped and started again at the same path, with or without what it knew. */
 export class DiscoveryRig {

@@ -88,6 +88,9 @@ async function until<T>(check: () => T | undefined, subscribe: (wake: () => void
   });
 }
 
+/** Of the harness's pods, unless told otherwise. */
+export const uidOf = (pod: string) => `test//Pod/${pod}`;
+
 export interface SidecarSetup {
   readonly namespace: string;
   readonly name: string;
@@ -132,6 +135,7 @@ export async function startSidecar(setup: SidecarSetup): Promise<RunningSidecar>
     settings: {
       podName: setup.name,
       podNamespace: setup.namespace,
+      workloadUid: uidOf(`${setup.namespace}/${setup.name}`),
       dialTimeoutMs: 5_000,
       handshakeTimeoutMs: 5_000,
       sniffSilenceMs: 50,
@@ -208,7 +212,7 @@ export interface MeshSpec {
 
 export function meshOf(spec: MeshSpec): MeshSnapshot {
   const workloads: Workload[] = spec.workloads.map((entry) => ({
-    uid: `test//Pod/${entry.namespace}/${entry.name}`,
+    uid: uidOf(`${entry.namespace}/${entry.name}`),
     name: entry.name,
     namespace: entry.namespace,
     identity: parseSpiffeId(
@@ -233,7 +237,7 @@ export function meshOf(spec: MeshSpec): MeshSnapshot {
   }));
   const policies = new Map(
     spec.workloads.map((entry): [string, TrafficPolicy] => {
-      const uid = `test//Pod/${entry.namespace}/${entry.name}`;
+      const uid = uidOf(`${entry.namespace}/${entry.name}`);
       return [
         uid,
         {

@@ -14,7 +14,7 @@ import { Snapshot } from '../../src/snapshot.ts';
 import { noRevocations, type RevocationList } from '../../src/spiffe/crl.ts';
 import type { Identity } from '../../src/spiffe/identity.ts';
 import { SidecarWorkers, type SidecarWorkersOptions } from '../../src/workers/sidecar-workers.ts';
-import { Application, type LogRecord, type MeshSpec, meshOf, nobodyAsked, RecordingLog } from './sidecar-harness.ts';
+import { Application, type LogRecord, type MeshSpec, meshOf, nobodyAsked, RecordingLog, uidOf } from './sidecar-harness.ts';
 import type { Order, WorkerTestSettings } from './workers-entry.ts';
 
 export interface WorkersSetup
@@ -51,6 +51,7 @@ export class RunningWorkers implements AsyncDisposable {
     const settings = {
       podName: setup.name,
       podNamespace: setup.namespace,
+      workloadUid: uidOf(`${setup.namespace}/${setup.name}`),
       dialTimeoutMs: 5_000,
       handshakeTimeoutMs: 5_000,
       sniffSilenceMs: 50,

@@ -176,10 +176,67 @@ describe('other addresses', () => {
   test('an empty registry knows nobody', () => assert.equal(new Registry({ workloads: [], services: [] }).resolve(vip).kind, 'unknown'));
 });
 
+describe('several at one address', () => {
+  const pod = workload('a');
+  const entry = { identity: undefined, meshed: false, services: new Map() };
+  const at = { address: '10.0.0.1', port: 8080 };
+  const who = (registry: Registry) => {
+    const found = registry.resolve(at);
+    return found.kind === 'workload' ? found.endpoint.workload.uid : found.kind;
+  };
+  const change = (of: { set?: readonly Workload[]; gone?: readonly string[] }) => ({
+    workloads: { upserts: of.set ?? [], removed: of.gone ?? [] },
+    services: { upserts: [], removed: [] },
+  });
+
+  // The last is no pod's: its second part names an API group.
+  for (const uid of ['0/networking.istio.io/ServiceEntry/evil/x/10.0.0.1', 'local//Service/foo/a', '0/evil//Pod/evil/x']) {
+    test(`a pod answers before ${uid}, in whatever order they come, and whoever stays when the other goes`, () => {
+      const other = workload('a', { ...entry, uid, meshed: true });
+      const empty = new Registry({ workloads: [], services: [] });
+      for (const order of [
+        [pod, other],
+        [other, pod],
+      ]) {
+        const both = order.reduce((registry, each) => registry.changed(change({ set: [each] })), empty);
+        assert.equal(who(both), pod.uid);
+        assert.equal(both.workload('foo', 'a'), pod);
+        assert.equal(who(both.changed(change({ gone: [uid] }))), pod.uid);
+        const left = both.changed(change({ gone: [pod.uid] }));
+        assert.equal(who(left), uid);
+        assert.equal(left.workload('foo', 'a'), other);
+        assert.equal(who(left.changed(change({ gone: [uid] }))), 'unknown');
+        assert.equal(who(both), pod.uid);
+      }
+    });
+  }
+
+  test('of others one in the mesh answers, and of equals the first by uid', () => {
+    const [a, b, c] = ['a', 'b', 'c'].map((name) => workload(name, { ...entry, uid: `0/x/${name}`, meshed: name !== 'a' }));
+    assert.ok(a !== undefined && b !== undefined && c !== undefined);
+    assert.equal(who(new Registry({ workloads: [a, c, b], services: [] })), '0/x/b');
+    assert.equal(who(new Registry({ workloads: [a], services: [] })), '0/x/a');
+  });
+
+  test('one that moves answers at its new address alone', () => {
+    const moved = new Registry({ workloads: [pod], services: [] }).changed(change({ set: [{ ...pod, addresses: ['10.0.0.2'] }] }));
+    assert.equal(who(moved), 'unknown');
+    assert.equal(moved.workloadAt('10.0.0.2')?.uid, pod.uid);
+  });
+
+  test('a service that is given the address of a pod does not have its callers, and one at the address of another workload has', () => {
+    const taken = service({ key: 'evil/x', namespace: 'evil', hostname: 'x', addresses: ['10.0.0.1'] });
+    assert.equal(who(new Registry({ workloads: [pod], services: [taken] })), pod.uid);
+    assert.equal(who(new Registry({ workloads: [workload('x', { ...entry, uid: '0/x/x' })], services: [taken] })), 'service');
+  });
+});
+
 test('look-ups by name and key', () => {
   const registry = new Registry({ workloads: [workload('a')], services: [service()] });
   assert.equal(registry.workload('foo', 'a')?.name, 'a');
   assert.equal(registry.workload('bar', 'a'), undefined);
+  assert.equal(registry.workloadOf('local//Pod/foo/a')?.name, 'a');
+  assert.equal(registry.workloadOf('local//Pod/foo/b'), undefined);
   assert.equal(registry.service(KEY)?.name, 'web');
   assert.equal(registry.service('bar/web.foo.svc.cluster.local'), undefined);
   assert.ok(Object.isFrozen(registry));

@@ -61,7 +61,7 @@ describe('what crosses to a worker', () => {
     const encoded = new Map([...registry.workloads()].map((workload) => [workload.uid, encodeWorkload(workload)]));
     for (const typeUrl of meshTypeUrls) state.apply(typeUrl, { upserts: typeUrl === typeUrls.address ? encoded : new Map(), removed: [] });
     state.apply(typeUrls.address, { upserts: new Map(), removed: ['test//Pod/b/gone'] });
-    const late = new WorkerSnapshots({ podNamespace: 'b', podName: 'a' });
+    const late = new WorkerSnapshots({ workloadUid: 'test//Pod/b/a' });
     await late.begin(structuredClone({ mesh: state.whole }), AbortSignal.timeout(5_000));
     assert.deepEqual(
       [...(late.mesh.current?.registry.workloads() ?? [])].map(({ name }) => name),
