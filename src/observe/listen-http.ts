@@ -8,14 +8,14 @@ export interface HttpListener {
   close(): Promise<void>;
 }
 
-/** Port 0 takes any free one. Rejects where it cannot be had; errors after that are `onError`'s. */
+/** On every address where no host is named; port 0 takes any free one. Rejects where it cannot be had; errors after that are `onError`'s. */
 export async function listenHttp(
   server: Server,
-  { port, onError }: { port: number; onError: (error: Error) => void },
+  { port, host, onError }: { port: number; host?: string; onError: (error: Error) => void },
 ): Promise<HttpListener> {
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
-    server.listen(port, resolve);
+    server.listen({ port, ...(host === undefined ? {} : { host }) }, resolve);
   });
   server.removeAllListeners('error').on('error', onError);
   const address = server.address();
