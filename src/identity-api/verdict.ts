@@ -1,8 +1,8 @@
 // The verdict on a JWT-SVID, in the words of the identity API. Pure.
 
-import type { JwtRefusalReason } from '../spiffe/jwt-refusal.ts';
-import { JwtRefusal } from '../spiffe/jwt-refusal.ts';
+import { JwtRefusal, type JwtRefusalReason } from '../spiffe/jwt-refusal.ts';
 import { type JwtTrust, judgeJwtSvid } from '../spiffe/jwt-trust.ts';
+import { workloadOf } from '../spiffe/spiffe-id.ts';
 
 /** `namespace` and `serviceAccount` are there for workloads of a mesh: `/ns/NAMESPACE/sa/SERVICE-ACCOUNT`. */
 export interface ValidJwtSvid {
@@ -21,14 +21,13 @@ export interface InvalidJwtSvid {
   readonly message: string;
 }
 
-const WORKLOAD_PATH = /^\/ns\/([^/]+)\/sa\/([^/]+)$/;
 /** A token may be 16 KiB, and what is wrong with it is said with its own words. */
 const MAX_MESSAGE = 300;
 
 export function verdictOn(token: string, of: { audience: string; trust: JwtTrust; now: number }): ValidJwtSvid | InvalidJwtSvid {
   try {
     const { id, claims, expiresAt } = judgeJwtSvid(token, of);
-    const [, namespace = null, serviceAccount = null] = WORKLOAD_PATH.exec(id.path) ?? [];
+    const { namespace, serviceAccount } = workloadOf(id) ?? { namespace: null, serviceAccount: null };
     return {
       valid: true,
       spiffeId: id.uri,

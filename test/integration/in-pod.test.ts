@@ -52,7 +52,7 @@ async function start({ tokensAlone = true, servesSidecars = true } = {}): Promis
 async function proxy(name = 'sleep', token?: string): Promise<Role> {
   await writeFile(at(`${name}-token`), token ?? (await plane.token(name)));
   await mkdir(at(name), { recursive: true });
-  const ports = ['inbound', 'outbound', 'tunnel', 'readiness', 'status'].map((port) => `--${port}-port=0`);
+  const ports = ['inbound', 'outbound', 'tunnel', 'readiness', 'status', 'identity'].map((port) => `--${port}-port=0`);
   return new Role(
     'proxy',
     `--agent=unix:${at(`${name}/agent.sock`)}`,
