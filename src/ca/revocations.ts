@@ -45,6 +45,8 @@ export interface RevocationEffect {
   readonly certificates: readonly LedgerEntry[];
 }
 
+/** What travels beside the JWT keys, in a key set that is bounded to twice as much. */
+const MAX_LIFTED_BYTES = 256 * 1024;
 /** What an SDS response can carry, with room for the signer's certificates. */
 const MAX_CRL_BYTES = 3_500_000;
 
@@ -160,10 +162,16 @@ export class Revocations {
     }
     const [ids, keys] = [new Map(this.#state.ids), new Map(this.#state.keys)];
     if (!(target.kind === 'spiffeId' ? ids.delete(target.spiffeId) : keys.delete(target.keyId))) return false;
-    const lifted = new Map(this.#state.lifted);
+    const now = this.#options.now();
+    const lifted = new Map([...this.#state.lifted].filter(([, each]) => hasTokens(each, now)));
     const blocked = target.kind === 'spiffeId' ? this.#state.ids.get(target.spiffeId) : undefined;
     // Since then it has had no token: every one of before is older than the second after.
     if (blocked !== undefined) lifted.set(blocked.spiffeId, { spiffeId: blocked.spiffeId, until: Math.floor(blocked.at / 1000) + 1 });
+    if ([...lifted.keys()].reduce((bytes, id) => bytes + id.length + 24, 0) > MAX_LIFTED_BYTES)
+      throw new HandfastError(
+        'CONFIG_INVALID',
+        `${lifted.size - 1} SPIFFE IDs were lifted while their JWT-SVIDs from before may be alive, and no more can be told apart from new ones: wait an hour`,
+      );
     await this.#replace({ ...this.#state, crlNumber: this.#nextNumber(), ids, keys, lifted });
     return true;
   }

@@ -38,7 +38,7 @@ const RATES = { issue: { burst: 100, perSecond: 20 }, validate: { burst: 1_000, 
 export class IdentityRequests {
   readonly #options: IdentityRequestsOptions;
   readonly #issues: TokenBucket;
-  readonly #validations: TokenBucket;
+  readonly #judgements: TokenBucket;
   readonly #complaints = new TokenBucket({ burst: 1, perSecond: 1 });
   readonly #routes: ReadonlyMap<string, Route>;
 
@@ -46,7 +46,7 @@ export class IdentityRequests {
     const { rates = RATES, clock } = options;
     this.#options = options;
     this.#issues = new TokenBucket(rates.issue, clock);
-    this.#validations = new TokenBucket(rates.validate, clock);
+    this.#judgements = new TokenBucket(rates.validate, clock);
     this.#routes = new Map<string, Route>([
       ['/v1/jwt-svid', { method: 'POST', answer: (request) => this.#issue(request) }],
       ['/v1/jwt-svid/validate', { method: 'POST', answer: (request) => this.#validate(request) }],
@@ -66,13 +66,14 @@ export class IdentityRequests {
   }
 
   async #issue(request: IncomingMessage): Promise<Reply> {
+    // Before the body is read: that is work, too.
+    const waitMs = this.#issues.take();
+    if (waitMs > 0) return tooOften(waitMs);
     const read = await readBody(request, ['audience']);
     if ('reply' in read) return read.reply;
     const { audience } = read.body;
     if (!isAudiences(audience))
       return invalid(`"audience" is a list of 1 to ${MAX_AUDIENCES} texts, each of 1 to ${MAX_AUDIENCE_LENGTH} printable characters`);
-    const waitMs = this.#issues.take();
-    if (waitMs > 0) return tooOften(waitMs);
     const token = this.#options.token();
     if (token === undefined) return unavailable('the sidecar has no token of its own yet');
     try {
@@ -86,19 +87,21 @@ export class IdentityRequests {
   }
 
   async #validate(request: IncomingMessage): Promise<Reply> {
+    const waitMs = this.#judgements.take();
+    if (waitMs > 0) return tooOften(waitMs);
     const read = await readBody(request, ['token', 'audience']);
     if ('reply' in read) return read.reply;
     const { token, audience } = read.body;
     if (typeof token !== 'string' || token === '') return invalid('"token" is the JWT-SVID, as text');
     if (typeof audience !== 'string' || !isAudience(audience))
       return invalid(`"audience" is the one name that tokens for you must have, 1 to ${MAX_AUDIENCE_LENGTH} printable characters`);
-    const waitMs = this.#validations.take();
-    if (waitMs > 0) return tooOften(waitMs);
     const trust = this.#trust();
     return 'reply' in trust ? trust.reply : { status: 200, body: verdictOn(token, { audience, ...trust, now: this.#options.now() }) };
   }
 
   #keys(): Reply {
+    const waitMs = this.#judgements.take();
+    if (waitMs > 0) return tooOften(waitMs);
     const trust = this.#trust();
     return 'reply' in trust ? trust.reply : { status: 200, body: publishedKeys(trust.trust), headers: { 'cache-control': 'max-age=60' } };
   }

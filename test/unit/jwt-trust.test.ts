@@ -120,6 +120,22 @@ describe('a revoked identity', () => {
     assert.equal(reasonOf(authority, await sign(authority)), 'valid');
   });
 
+  test('more of them than can travel with the keys are not lifted at a time', async () => {
+    now = NOW;
+    const authority = await open();
+    const target = (index: number) => ({ kind: 'spiffeId', spiffeId: `spiffe://cluster.local/${`${index}`.padEnd(2_000, 'a')}` }) as const;
+    for (let index = 0; index < 140; index++) await authority.revoke({ ...revocation, target: target(index) });
+    let lifted = 0;
+    const liftAll = async () => {
+      for (; lifted < 140; lifted++) await authority.lift(target(lifted));
+    };
+    await assert.rejects(liftAll(), refusal('CONFIG_INVALID', 'wait an hour'));
+    assert.ok(lifted > 100);
+    assert.equal(followed(authority).notBefore.size, lifted);
+    now += HOUR + 2 * MINUTE;
+    await liftAll();
+  });
+
   test('that is remembered as long as one of its tokens may live, and no longer', async () => {
     now = NOW;
     const dir = newDir();
