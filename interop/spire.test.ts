@@ -204,7 +204,7 @@ describe("SPIRE's tools read our Workload API", { skip: missing }, () => {
   before(async () => {
     plane = await ControlPlane.create(rec.log);
     await plane.startControl();
-    await plane.startCa();
+    await plane.startCa({ jwtIssuer: 'https://identity.example' });
     const tokenFile = join(plane.dir, 'token');
     await writeFile(tokenFile, await plane.token('httpbin'));
     const workloadsFile = join(plane.dir, 'workloads.yaml');

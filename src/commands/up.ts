@@ -65,6 +65,7 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
       await startAgent({
         socket: at('agent'),
         workloadSocket: at('workload'),
+        identitySocket: config.workloads === undefined ? undefined : at('identity'),
         operatorSocket: at('agent-operator'),
         workloadsFile: config.workloads,
         trustDomain,

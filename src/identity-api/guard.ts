@@ -16,13 +16,19 @@ export type Asked = Pick<IncomingMessage, 'headers' | 'rawHeaders'> & { readonly
 /** `port` is the one that was asked. Undefined where there is nothing against it. */
 export function objectionTo({ headers, rawHeaders, socket }: Asked, port: number): Reply | undefined {
   if (!askedLocally(socket.remoteAddress)) return refused(403, 'NOT_FROM_POD', 'only the pod itself is answered');
-  const forwarded = FORWARDED.find((name) => headers[name] !== undefined);
-  if (forwarded !== undefined) return refused(403, 'FORWARDED', `the request was forwarded (${forwarded}): ask directly`);
-  if (headers.origin !== undefined) return refused(403, 'FROM_A_PAGE', 'pages of browsers are not answered (origin)');
+  const passedOn = isPassedOn(headers);
+  if (passedOn !== undefined) return passedOn;
   const hosts = rawHeaders.filter((name, index) => index % 2 === 0 && name.toLowerCase() === 'host');
   const [, named] = (hosts.length === 1 ? LOOPBACK.exec(headers.host ?? '') : undefined) ?? [undefined, 'none'];
   if (Number(named ?? 80) !== port) return refused(403, 'HOST_REFUSED', `the Host is not loopback: ask http://127.0.0.1:${port}`);
   return undefined;
+}
+
+/** Sent by somebody in whose name another asks. */
+export function isPassedOn(headers: IncomingMessage['headers']): Reply | undefined {
+  const forwarded = FORWARDED.find((name) => headers[name] !== undefined);
+  if (forwarded !== undefined) return refused(403, 'FORWARDED', `the request was forwarded (${forwarded}): ask directly`);
+  return headers.origin === undefined ? undefined : refused(403, 'FROM_A_PAGE', 'pages of browsers are not answered (origin)');
 }
 
 /** For what is not everybody's to have. */
