@@ -12,9 +12,14 @@ import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { openIdentityPort } from '../src/commands/identity-port.ts';
+import { verdictOn } from '../src/identity-api/verdict.ts';
+import { Snapshot } from '../src/snapshot.ts';
+import { parseJwks, readJws } from '../src/spiffe/jwt.ts';
 import { unixTarget } from '../src/wire/grpc-target.ts';
 import { ControlPlane } from '../test/support/control-plane.ts';
 import { freePort } from '../test/support/free-port.ts';
+import { askIdentity, issue, validate } from '../test/support/identity-api.ts';
 import { type MeshedPair, startMeshedPair } from '../test/support/meshed-pair.ts';
 import { RecordingLog, type RunningSidecar } from '../test/support/sidecar-harness.ts';
 
@@ -59,17 +64,25 @@ class Spire implements AsyncDisposable {
   server: ChildProcess | undefined;
   agent: ChildProcess | undefined;
 
-  constructor(dir: string) {
-    this.dir = dir;
-  }
-
   get agentSocket(): string {
     return join(this.dir, 'agent.sock');
   }
 
+  readonly #federated: { id: string; file: string } | undefined;
+
+  /** With `federated` its workloads are told the keys of another trust domain, too: a SPIFFE bundle in a file. */
+  constructor(dir: string, federated?: { id: string; file: string }) {
+    this.dir = dir;
+    this.#federated = federated;
+  }
+
+  get api(): string {
+    return join(this.dir, 'server.sock');
+  }
+
   async start(names: readonly string[]): Promise<void> {
     const port = await freePort();
-    const api = join(this.dir, 'server.sock');
+    const { api } = this;
     await writeFile(
       join(this.dir, 'server.conf'),
       `server {
@@ -113,9 +126,12 @@ plugins {
     await eventually('SPIRE server', async () => (await ask('healthcheck').catch(() => undefined)) !== undefined);
     const { stdout } = await ask('token', 'generate', '-spiffeID', 'spiffe://cluster.local/node');
     const token = /Token: (\S+)/.exec(stdout)?.[1] ?? '';
+    const federated = this.#federated;
+    if (federated !== undefined) await ask('bundle', 'set', '-id', federated.id, '-format', 'spiffe', '-path', federated.file);
+    const federatesWith = federated === undefined ? [] : ['-federatesWith', federated.id];
     for (const name of names) {
       const selector = ['-selector', `unix:uid:${process.getuid?.()}`];
-      await ask('entry', 'create', '-parentID', 'spiffe://cluster.local/node', '-spiffeID', idOf(name), ...selector);
+      await ask('entry', 'create', '-parentID', 'spiffe://cluster.local/node', '-spiffeID', idOf(name), ...selector, ...federatesWith);
     }
     this.agent = start(AGENT, ['run', '-config', join(this.dir, 'agent.conf'), '-joinToken', token]);
     await eventually('SPIRE agent', () => existsSync(this.agentSocket));
@@ -188,7 +204,7 @@ describe("SPIRE's tools read our Workload API", { skip: missing }, () => {
   before(async () => {
     plane = await ControlPlane.create(rec.log);
     await plane.startControl();
-    await plane.startCa();
+    await plane.startCa({ jwtIssuer: 'https://identity.example' });
     const tokenFile = join(plane.dir, 'token');
     await writeFile(tokenFile, await plane.token('httpbin'));
     const workloadsFile = join(plane.dir, 'workloads.yaml');
@@ -270,5 +286,92 @@ jwt_svids = [{jwt_audience = "billing", jwt_svid_file_name = "jwt"}]
     } finally {
       await end(helper);
     }
+  });
+});
+
+describe("JWT-SVIDs of ours at SPIRE, and SPIRE's at ours, as far as each is trusted", { skip: missing }, () => {
+  const OURS = 'mesh.example';
+  const rec = new RecordingLog();
+  const opened: { close(): Promise<void> }[] = [];
+  let dir: string;
+  let plane: ControlPlane;
+  let spire: Spire;
+  let port: number;
+
+  before(async () => {
+    dir = await mkdtemp(join(tmpdir(), 'hf-spire-jwt-'));
+    plane = await ControlPlane.create(rec.log);
+    const trustDomain = OURS;
+    await plane.start({ ca: { trustDomain, jwtIssuer: 'https://identity.example' }, control: { trustDomain }, agent: { trustDomain } });
+    const identity = await openIdentityPort({
+      port: await freePort(),
+      target: unixTarget(plane.address('agent')),
+      nodeId: 'a',
+      token: new Snapshot(await plane.token('a')),
+      log: rec.log,
+      now: Date.now,
+    });
+    assert.ok(identity !== undefined);
+    opened.push(identity);
+    port = identity.port;
+    await eventually('our keys', async () => (await askIdentity(port, '/v1/jwks')).status === 200);
+    // As OIDC relying parties have them; SPIFFE's reader wants its own word for their use.
+    const { body } = await askIdentity(port, '/v1/jwks');
+    const keys = (body.keys as object[]).map((key) => ({ ...key, use: 'jwt-svid' }));
+    const file = join(dir, 'ours.json');
+    await writeFile(file, JSON.stringify({ keys, spiffe_sequence: 1 }));
+    spire = new Spire(dir, { id: `spiffe://${OURS}`, file });
+    await spire.start(['httpbin']);
+    await eventually("SPIRE's agent to know its workload", async () => (await fetchTheirs().catch(() => undefined)) !== undefined);
+  });
+
+  after(async () => {
+    for (const each of opened) await each.close();
+    await spire[Symbol.asyncDispose]();
+    await plane[Symbol.asyncDispose]();
+    await rm(dir, { recursive: true });
+  });
+
+  const theirs = async (...args: string[]) => (await run(AGENT, ['api', ...args, '-socketPath', spire.agentSocket])).stdout;
+  const fetchTheirs = async () => /^\s+(ey\S+)$/m.exec(await theirs('fetch', 'jwt', '-audience', 'billing'))?.[1] ?? '';
+  const ours = async (audience: string) => String((await issue(port, [audience])).body.token);
+
+  it('spire-takes-ours-by-the-keys-that-it-was-given', async () => {
+    const token = await ours('billing');
+    const text = await theirs('validate', 'jwt', '-audience', 'billing', '-svid', token);
+    assert.match(text, /SVID is valid/);
+    assert.match(text, /spiffe:\/\/mesh\.example\/ns\/foo\/sa\/a/);
+    await assert.rejects(theirs('validate', 'jwt', '-audience', 'somebody-else', '-svid', token), /audience/i);
+    const [header, payload, signature = ''] = token.split('.');
+    const altered = `${header}.${payload}.${signature.startsWith('A') ? 'B' : 'A'}${signature.slice(1)}`;
+    await assert.rejects(theirs('validate', 'jwt', '-audience', 'billing', '-svid', altered), /cryptographic|signature/i);
+  });
+
+  it('ours-of-a-key-that-spire-was-not-given-is-refused', async () => {
+    const before = await ours('billing');
+    await plane.ask('ca', 'POST', '/jwt-keys/withdraw', { kid: readJws(before).kid });
+    await eventually('another key', async () => readJws(await ours('billing')).kid !== readJws(before).kid);
+    await assert.rejects(theirs('validate', 'jwt', '-audience', 'billing', '-svid', await ours('billing')), /key|authority/i);
+  });
+
+  it('we-take-spires-by-spires-keys-alone', async () => {
+    const token = await fetchTheirs();
+    const refused = (await validate(port, token, 'billing')).body;
+    assert.deepEqual([refused.valid, refused.reason], [false, 'TRUST_DOMAIN_UNKNOWN']);
+    const { stdout: bundle } = await run(SERVER, ['bundle', 'show', '-format', 'spiffe', '-socketPath', spire.api]);
+    const trust = {
+      trustDomain: 'cluster.local',
+      issuer: undefined,
+      texts: new Map([['cluster.local', bundle]]),
+      keySets: new Map([['cluster.local', parseJwks(bundle)]]),
+      blockedIds: new Set<string>(),
+      notBefore: new Map<string, number>(),
+      validUntil: Date.now() + 60_000,
+    };
+    const of = { trust, now: Date.now() };
+    const verdict = verdictOn(token, { ...of, audience: 'billing' });
+    assert.deepEqual([verdict.valid, verdict.valid && verdict.spiffeId], [true, idOf('httpbin')]);
+    const elsewhere = verdictOn(token, { ...of, audience: 'somebody-else' });
+    assert.equal(elsewhere.valid ? 'valid' : elsewhere.reason, 'AUDIENCE_MISMATCH');
   });
 });

@@ -8,6 +8,7 @@ import { ResourceCache } from '../discovery/resource-cache.ts';
 import { TokenFile } from '../discovery/token-file.ts';
 import { HandfastError } from '../errors.ts';
 import { MeshNode, type MeshNodeOptions } from '../node/mesh-node.ts';
+import { jwtTrustOf } from '../node/node-trust.ts';
 import { controlId } from '../spiffe/system-ids.ts';
 import { newServer, stopServer } from '../wire/grpc.ts';
 import { listenUnix } from '../wire/grpc-listener.ts';
@@ -16,7 +17,10 @@ import { serveOperators } from '../wire/operator-server.ts';
 import { Attestor } from './attestor.ts';
 import { followControls, inTurns } from './controls.ts';
 import { addDiscoveryRelay } from './discovery-relay.ts';
+import { serveIdentitySocket } from './identity-socket.ts';
 import { followIstiod } from './istiod.ts';
+import { JwtSvidCache } from './jwt-svid-cache.ts';
+import { addJwtSvidService } from './jwt-svid-service.ts';
 import { Ledgers } from './ledgers.ts';
 import { LivePeers } from './live-peers.ts';
 import { followOwnIdentity } from './own-identity.ts';
@@ -36,6 +40,8 @@ export interface AgentOptions extends MeshNodeOptions {
   readonly socket: string;
   /** Path of the SPIFFE Workload API's socket; without it there is none. */
   readonly workloadSocket: string | undefined;
+  /** Path of the socket for the same callers that speaks HTTP; without it there is none. */
+  readonly identitySocket?: string | undefined;
   /** Path of the socket that only root may open; without it there is none. */
   readonly operatorSocket: string | undefined;
   /** Which local process may be which workload; without it a token stands alone and the Workload API serves nobody. */
@@ -80,6 +86,8 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
         'CONFIG_INVALID',
         '--control HOST:PORT needs a certificate: give --ca HOST:PORT, --trust-bundle and --join-token-file too',
       );
+    if (options.identitySocket !== undefined && options.workloadsFile === undefined)
+      throw new HandfastError('CONFIG_INVALID', '--identity-socket serves registered processes: give --workloads FILE too');
     const pods = options.podCgroups === undefined ? undefined : new PodCgroups(options.podCgroups);
     const token = options.inPod === undefined ? undefined : new TokenFile(options.inPod.tokenFile);
     await token?.start(stopping.signal);
@@ -102,6 +110,9 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     const server = newServer({ maxMessageBytes: MAX_REQUEST_BYTES, maxStreams: MAX_STREAMS });
     addSdsService(server, { opener, streams, log });
     if (options.inPod === undefined) addDiscoveryRelay(server, { opener, index, held, log });
+    const jwtTrust = () => (trust.current === undefined ? undefined : jwtTrustOf(trust.current));
+    const jwtSvids = new JwtSvidCache({ signer: ca, trust: jwtTrust, now });
+    addJwtSvidService(server, { attestor, signer: jwtSvids, log });
     addReportService(server, { opener, livePeers, ledgers });
     const onRefused = (refusal: object) => log.warn(refusal, 'connection refused');
     const listener = await listenUnix({ server, path: options.socket, mode: 0o666, takeOver: true, onRefused });
@@ -115,6 +126,10 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       const path = options.workloadSocket;
       const workloadApi = await serveWorkloadApi({ path, attestor, identities: sessions, trust, signer: ca, log, now });
       running.push(() => workloadApi.close());
+    }
+    if (options.identitySocket !== undefined) {
+      const identity = await serveIdentitySocket({ path: options.identitySocket, attestor, signer: jwtSvids, trust: jwtTrust, log, now });
+      running.push(() => identity.close());
     }
     if (options.operatorSocket !== undefined) {
       const operators = await serveOperators({

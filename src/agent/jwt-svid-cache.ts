@@ -2,9 +2,8 @@
 
 import { createHash } from 'node:crypto';
 import { HandfastError } from '../errors.ts';
-import { keySetsOf, type NodeTrust } from '../node/node-trust.ts';
-import type { Snapshot } from '../snapshot.ts';
 import { readJws } from '../spiffe/jwt.ts';
+import { isBeforeRevocation, type JwtTrust } from '../spiffe/jwt-trust.ts';
 import { parseSpiffeId } from '../spiffe/spiffe-id.ts';
 
 /** A signed token. Times are Unix seconds. */
@@ -27,7 +26,8 @@ export interface JwtSvidSigner {
 
 interface CacheOptions {
   readonly signer: JwtSvidSigner;
-  readonly trust: Snapshot<NodeTrust>;
+  /** What verifies tokens now. */
+  readonly trust: () => JwtTrust | undefined;
   /** Unix milliseconds. */
   readonly now: () => number;
   readonly maxEntries?: number;
@@ -84,14 +84,14 @@ export class JwtSvidCache implements JwtSvidSigner {
     return signed;
   }
 
-  /** In the first half of its life, its key still in the bundle, and nobody's that has been blocked. */
+  /** In the first half of its life, its key still in the bundle, and nobody's that has been blocked, or was since. */
   #mayBeUsedAgain({ token, spiffeId, issuedAt, expiresAt }: JwtSvid): boolean {
-    const trust = this.#options.trust.current;
-    if (trust === undefined || trust.crl.blockedIds.has(spiffeId)) return false;
+    const trust = this.#options.trust();
+    if (trust === undefined || trust.blockedIds.has(spiffeId) || isBeforeRevocation(trust, { spiffeId, issuedAt })) return false;
     if (!(this.#options.now() < ((issuedAt + expiresAt) / 2) * 1000)) return false;
     try {
       const { kid } = readJws(token);
-      const keySet = keySetsOf(trust).get(parseSpiffeId(spiffeId).trustDomain);
+      const keySet = trust.keySets.get(parseSpiffeId(spiffeId).trustDomain);
       return kid !== undefined && keySet?.keys.some((key) => key.kid === kid) === true;
     } catch {
       return false;

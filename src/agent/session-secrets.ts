@@ -3,11 +3,12 @@
 
 import { secretNames } from '../discovery/identity-source.ts';
 import type { ResourceView, VersionedResource } from '../discovery/resource-view.ts';
-import { bundleSecret, certificateSecret, crlSecret, encodeSecret, validatorSecret } from '../discovery/secret-writer.ts';
+import { bundleSecret, certificateSecret, crlSecret, encodeSecret, genericSecret, validatorSecret } from '../discovery/secret-writer.ts';
 import { typeUrls } from '../discovery/type-urls.ts';
-import type { NodeTrust } from '../node/node-trust.ts';
+import { jwtTrustOf, type NodeTrust } from '../node/node-trust.ts';
 import type { Snapshot } from '../snapshot.ts';
 import type { Identity } from '../spiffe/identity.ts';
+import { formatJwtTrust } from '../spiffe/jwt-trust.ts';
 import type { TrustBundles } from '../spiffe/trust-bundle.ts';
 import type { X509Svid } from '../spiffe/x509-svid.ts';
 import type { Secret } from '../wire/gen/envoy/extensions/transport_sockets/tls/v3/secret.ts';
@@ -16,6 +17,7 @@ type Encoded = readonly (readonly [name: string, resource: VersionedResource])[]
 
 // Encoded once for all workloads of the node, and again only when they change.
 const encodedBundles = new WeakMap<TrustBundles, Encoded>();
+const encodedJwtTrust = new WeakMap<NodeTrust, Encoded>();
 let encodedCrl: { readonly pem: string; readonly encoded: Encoded } | undefined;
 
 export class SessionSecrets implements ResourceView {
@@ -33,10 +35,13 @@ export class SessionSecrets implements ResourceView {
     if (typeUrl !== typeUrls.secret || current === undefined) return undefined;
     const { svid, bundles } = current;
     if (this.#certificates?.svid !== svid) this.#certificates = { svid, encoded: encodeCertificates(svid) };
-    const crlPem = this.#trust.current?.crlPem;
+    const trust = this.#trust.current;
+    const crlPem = trust?.crlPem;
     // "Nothing is revoked" would clear what the workload has from before this agent was started.
     const crl = crlPem === undefined ? [] : encodeCrl(crlPem);
-    return new Map([...this.#certificates.encoded, ...encodeBundles(bundles), ...crl]);
+    // Keys without revocations would let a blocked identity speak.
+    const jwtTrust = trust === undefined || crlPem === undefined || trust.jwks.size === 0 ? [] : encodeJwtTrust(trust);
+    return new Map([...this.#certificates.encoded, ...encodeBundles(bundles), ...crl, ...jwtTrust]);
   }
 
   subscribe(onChange: (typeUrl: string) => void): () => void {
@@ -63,6 +68,15 @@ function encodeBundles(bundles: TrustBundles): Encoded {
       ...all.map((bundle) => validatorSecret(`spiffe://${bundle.trustDomain}`, [bundle])),
     ]);
     encodedBundles.set(bundles, encoded);
+  }
+  return encoded;
+}
+
+function encodeJwtTrust(trust: NodeTrust): Encoded {
+  let encoded = encodedJwtTrust.get(trust);
+  if (encoded === undefined) {
+    encoded = encode([genericSecret(secretNames.jwtTrust, formatJwtTrust(jwtTrustOf(trust)))]);
+    encodedJwtTrust.set(trust, encoded);
   }
   return encoded;
 }

@@ -2,10 +2,10 @@
 
 import { type ServerUnaryCall, status } from '@grpc/grpc-js';
 import { HandfastError, messageOf } from '../errors.ts';
-import { keySetsOf, type NodeTrust } from '../node/node-trust.ts';
+import { jwtTrustOf, type NodeTrust } from '../node/node-trust.ts';
 import type { Log } from '../observe/log.ts';
 import type { Snapshot } from '../snapshot.ts';
-import { verifyJwtSvid } from '../spiffe/jwt-svid.ts';
+import { judgeJwtSvid } from '../spiffe/jwt-trust.ts';
 import { parseSpiffeId } from '../spiffe/spiffe-id.ts';
 import type {
   JWTSVID,
@@ -85,14 +85,13 @@ export async function validateJwtSvid(
   if (svid === '') throw invalid('send the JWT-SVID to validate');
   const trust = deps.trust.current;
   if (trust === undefined) throw statusError(status.UNAVAILABLE, 'the keys of the trust domain are not known yet');
-  const { id, claims } = verified(svid, { audience, bundles: keySetsOf(trust), now: deps.now() });
-  if (trust.crl.blockedIds.has(id.uri)) throw invalid(`${id.uri} has been blocked`);
+  const { id, claims } = verified(svid, { audience, trust: jwtTrustOf(trust), now: deps.now() });
   return validateJwtSvidResponse(id.uri, claims);
 }
 
-function verified(token: string, options: Parameters<typeof verifyJwtSvid>[1]): ReturnType<typeof verifyJwtSvid> {
+function verified(token: string, options: Parameters<typeof judgeJwtSvid>[1]): ReturnType<typeof judgeJwtSvid> {
   try {
-    return verifyJwtSvid(token, options);
+    return judgeJwtSvid(token, options);
   } catch (error) {
     throw invalid(messageOf(error));
   }

@@ -3,7 +3,7 @@
 
 import type { Server, ServerUnaryCall, ServerWritableStream, sendUnaryData } from '@grpc/grpc-js';
 import { HandfastError } from '../errors.ts';
-import type { NodeTrust } from '../node/node-trust.ts';
+import { jwtTrustOf, type NodeTrust } from '../node/node-trust.ts';
 import type { Log } from '../observe/log.ts';
 import type { MonotonicClock } from '../rate-limit.ts';
 import type { Snapshot } from '../snapshot.ts';
@@ -45,7 +45,8 @@ export async function serveWorkloadApi({
   ...deps
 }: WorkloadApiDeps & { path: string; bounds?: Partial<ServerBounds> }): Promise<{ close(): Promise<void> }> {
   const server = newServer({ ...BOUNDS, ...bounds });
-  addWorkloadApi(server, { ...deps, signer: new JwtSvidCache(deps) });
+  const jwtTrust = () => (deps.trust.current === undefined ? undefined : jwtTrustOf(deps.trust.current));
+  addWorkloadApi(server, { ...deps, signer: new JwtSvidCache({ signer: deps.signer, trust: jwtTrust, now: deps.now }) });
   const onRefused = (refusal: Refusal) => deps.log.warn(refusal, 'Workload API: connection refused');
   const listener = await listenUnix({ ...CONNECTIONS, server, path, mode: 0o666, takeOver: true, onRefused });
   return {

@@ -53,10 +53,15 @@ export class WorkloadGate {
     }
     const caller = callerOf(call);
     if (caller?.kind !== 'unix') throw statusError(status.PERMISSION_DENIED, 'the caller is not known');
-    const key = callerKey(caller);
+    return this.admitPeer(caller.peer);
+  }
+
+  /** The same for a request that was not made by gRPC. */
+  admitPeer(peer: PeerCredentials): Admitted {
+    const key = callerKey({ kind: 'unix', peer });
     const waitMs = this.#calls.take(key);
     if (waitMs > 0) throw statusError(status.RESOURCE_EXHAUSTED, `too many calls: the next is allowed in ${waitMs} ms`);
-    return { peer: caller.peer, key, workloads: this.attest(caller.peer) };
+    return { peer, key, workloads: this.attest(peer) };
   }
 
   /** The workloads that this process may be, at least one. Throws the status to refuse with. */

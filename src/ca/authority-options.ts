@@ -28,6 +28,8 @@ export interface AuthorityOptions {
   readonly crlTtlMs?: number;
   /** How long a JWT-SVID can be used; default 5 minutes. */
   readonly jwtTtlMs?: number;
+  /** The `iss` of JWT-SVIDs; without it they have none. */
+  readonly jwtIssuer?: string | undefined;
   readonly jwtKeys?: { readonly lifetimeMs?: number; readonly publishAheadMs?: number };
   /** How often `maintain` is called without anybody asking; default 30 s, 0 for never. */
   readonly maintainEveryMs?: number;

@@ -35,7 +35,7 @@ export async function openParts(options: AuthorityOptions & { crlTtlMs: number }
     const revocations = await Revocations.open({ dir, ledger, create, now });
     const rotation = await RootRotation.open({ dir, trustDomain, keys, now });
     const jwtKeys = await JwtKeys.open({ dir, keys, now, ...options.jwtKeys });
-    const publisher = new TrustPublisher({ rotation, revocations, jwtKeys, crlTtlMs, now });
+    const publisher = new TrustPublisher({ rotation, revocations, jwtKeys, jwtIssuer: options.jwtIssuer, crlTtlMs, now });
     const [limit, jwtLimit] = [new IssuanceLimit(options.limit), new IssuanceLimit(options.limit)];
     return { lock, ledger, revocations, rotation, jwtKeys, limit, jwtLimit, publisher };
   } catch (error) {

@@ -84,8 +84,8 @@ export class Authority {
   async signJwtSvid(request: { id: SpiffeId; audience: readonly string[]; node?: string }): Promise<SignedJwtSvid> {
     const { jwtKeys, jwtLimit, revocations } = this.#parts;
     jwtLimit.take({ spiffeId: request.id.uri, node: request.node ?? '', what: 'JWT-SVIDs' });
-    const { jwtTtlMs: ttlMs, now } = this.#options;
-    const signed = await signJwtSvid({ id: request.id, audience: request.audience, ttlMs, key: jwtKeys.signing, now: now() });
+    const { jwtTtlMs: ttlMs, jwtIssuer: issuer, now } = this.#options;
+    const signed = await signJwtSvid({ ...request, ttlMs, issuer, key: jwtKeys.signing, now: now() });
     revocations.refuseBlocked(request.id.uri);
     return signed;
   }

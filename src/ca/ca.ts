@@ -31,6 +31,8 @@ export interface CaOptions {
   readonly svidTtlMs: number;
   readonly nodeTtlMs: number;
   readonly jwtTtlMs: number;
+  /** The `iss` of JWT-SVIDs, an https URL; without it they have none. */
+  readonly jwtIssuer?: string | undefined;
   readonly audience: string;
   /** Further proofs of a workload, beside tokens of `handfast token create`. */
   readonly prover?: (local: TokenProver) => TokenProver;
@@ -63,8 +65,8 @@ export async function startCa(options: CaOptions): Promise<RunningCa> {
     for (const end of running.reverse()) await end();
   };
   try {
-    const { trustDomain, svidTtlMs, jwtTtlMs } = options;
-    const authority = await Authority.open({ dir: stateDir, trustDomain, svidTtlMs, jwtTtlMs, log, now });
+    const { trustDomain, svidTtlMs, jwtTtlMs, jwtIssuer } = options;
+    const authority = await Authority.open({ dir: stateDir, trustDomain, svidTtlMs, jwtTtlMs, jwtIssuer, log, now });
     running.push(() => authority.close());
     const local = new LocalTokenProver({ key: await openLocalTokenKey(stateDir), audience: options.audience, now });
     const joinTokens = await JoinTokens.open({ dir: stateDir, now });

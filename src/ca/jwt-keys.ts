@@ -63,11 +63,11 @@ export class JwtKeys {
     return key;
   }
 
-  /** The keys that verify, as a SPIFFE JWT bundle (https://spiffe.io/docs/latest/spiffe-specs/spiffe_trust_domain_and_bundle/). */
-  get jwks(): string {
+  /** The keys that verify, as the members of a SPIFFE JWT bundle (https://spiffe.io/docs/latest/spiffe-specs/spiffe_trust_domain_and_bundle/). */
+  get jwks(): object {
     const keys = this.#keys.map(({ kid, signer }) => ({ ...publicMembers(signer.publicKey), kid, use: 'jwt-svid', alg: 'ES256' }));
     const hint = Math.max(1, Math.min(300, Math.floor(this.#publishAheadMs / 4000)));
-    return JSON.stringify({ keys, spiffe_sequence: this.#sequence, spiffe_refresh_hint: hint });
+    return { keys, spiffe_sequence: this.#sequence, spiffe_refresh_hint: hint };
   }
 
   /** Makes the next key when it is time, and drops those that nothing alive was signed with. True when the published set has changed. */

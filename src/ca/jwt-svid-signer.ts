@@ -22,6 +22,7 @@ export async function signJwtSvid(of: {
   audience: readonly string[];
   ttlMs: number;
   key: { kid: string; signer: Signer };
+  issuer?: string | undefined;
   now: number;
 }): Promise<SignedJwtSvid> {
   const audience = [...new Set(of.audience)];
@@ -34,7 +35,7 @@ export async function signJwtSvid(of: {
   const issuedAt = Math.floor(of.now / 1000);
   const expiresAt = issuedAt + Math.floor(of.ttlMs / 1000);
   const header = { alg: 'ES256', kid: of.key.kid, typ: 'JWT' };
-  const text = `${encode(header)}.${encode({ sub: of.id.uri, aud: audience, iat: issuedAt, exp: expiresAt })}`;
+  const text = `${encode(header)}.${encode({ ...(of.issuer === undefined ? {} : { iss: of.issuer }), sub: of.id.uri, aud: audience, iat: issuedAt, exp: expiresAt })}`;
   const signature = rawSignature(await of.key.signer.sign(Buffer.from(text)));
   return { token: `${text}.${signature.toString('base64url')}`, issuedAt, expiresAt };
 }

@@ -26,27 +26,42 @@ export interface RevokedKey extends Because {
   readonly keyId: string;
 }
 
+/** A SPIFFE ID that is blocked no more: its JWT-SVIDs from before `until` (Unix seconds) stay refused. */
+export interface LiftedId {
+  readonly spiffeId: string;
+  readonly until: number;
+}
+
 /** `crlNumber` is that of the last CRL. Each list is by what it is about. */
 export interface RevocationState {
   readonly crlNumber: number;
   readonly certificates: ReadonlyMap<string, RevokedCertificate>;
   readonly ids: ReadonlyMap<string, BlockedId>;
   readonly keys: ReadonlyMap<string, RevokedKey>;
+  readonly lifted: ReadonlyMap<string, LiftedId>;
 }
 
-export const nothingRevoked: RevocationState = { crlNumber: 0, certificates: new Map(), ids: new Map(), keys: new Map() };
+export const nothingRevoked: RevocationState = {
+  crlNumber: 0,
+  certificates: new Map(),
+  ids: new Map(),
+  keys: new Map(),
+  lifted: new Map(),
+};
 
 /** What an operator may write beside a revocation: one line, so that it stays one in every log. */
 export const REASON_TEXT = /^[^\p{Cc}]{0,500}$/u;
 
-export function formatRevocations({ crlNumber, certificates, ids, keys }: RevocationState): string {
-  const content = { version: 1, crlNumber, certificates: [...certificates.values()], ids: [...ids.values()], keys: [...keys.values()] };
+export function formatRevocations({ crlNumber, certificates, ids, keys, lifted }: RevocationState): string {
+  const lists = { certificates: [...certificates.values()], ids: [...ids.values()], keys: [...keys.values()] };
+  // Left out where there are none: an earlier version reads the file then.
+  const content = { version: 1, crlNumber, ...lists, ...(lifted.size === 0 ? {} : { lifted: [...lifted.values()] }) };
   return `${JSON.stringify(content, undefined, 1)}\n`;
 }
 
 /** Throws a plain Error. */
 export function parseRevocations(fields: Fields): RevocationState {
-  onlyFields(fields, ['version', 'crlNumber', 'certificates', 'ids', 'keys']);
+  onlyFields(fields, ['version', 'crlNumber', 'certificates', 'ids', 'keys', 'lifted']);
   if (fields.version !== 1) throw new Error(`version ${JSON.stringify(fields.version)} is not known`);
   const certificates = listField(fields, 'certificates', (entry) => ({
     serial: textField(entry, 'serial', SERIAL),
@@ -58,11 +73,19 @@ export function parseRevocations(fields: Fields): RevocationState {
     ...because(entry, ['spiffeId']),
   }));
   const keys = listField(fields, 'keys', (entry) => ({ keyId: textField(entry, 'keyId', KEY_ID), ...because(entry, ['keyId']) }));
+  const lifted =
+    fields.lifted === undefined
+      ? []
+      : listField(fields, 'lifted', (entry) => {
+          onlyFields(entry, ['spiffeId', 'until']);
+          return { spiffeId: parseSpiffeId(textField(entry, 'spiffeId')).uri, until: wholeField(entry, 'until') };
+        });
   return {
     crlNumber: wholeField(fields, 'crlNumber'),
     certificates: new Map(certificates.map((each) => [each.serial, each])),
     ids: new Map(ids.map((each) => [each.spiffeId, each])),
     keys: new Map(keys.map((each) => [each.keyId, each])),
+    lifted: new Map(lifted.map((each) => [each.spiffeId, each])),
   };
 }
 

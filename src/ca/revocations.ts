@@ -6,11 +6,13 @@ import { MAX_CRL_ENTRIES } from '../spiffe/crl-reader.ts';
 import { readStateJson, replacePrivate } from '../store/state-file.ts';
 import type { RevocationReason } from './crl-writer.ts';
 import type { IssuanceLedger } from './issuance-ledger.ts';
+import { MAX_JWT_TTL_MS } from './jwt-keys.ts';
 import type { LedgerEntry } from './ledger-entry.ts';
 import {
   type Because,
   formatRevocations,
   isRevocationReason,
+  type LiftedId,
   nothingRevoked,
   parseRevocations,
   REASON_TEXT,
@@ -43,6 +45,8 @@ export interface RevocationEffect {
   readonly certificates: readonly LedgerEntry[];
 }
 
+/** What travels beside the JWT keys, in a key set that is bounded to twice as much. */
+const MAX_LIFTED_BYTES = 256 * 1024;
 /** What an SDS response can carry, with room for the signer's certificates. */
 const MAX_CRL_BYTES = 3_500_000;
 
@@ -100,6 +104,11 @@ export class Revocations {
     if (this.#state.keys.has(keyId)) throw new HandfastError('CSR_REFUSED', `key ${keyId} is revoked: make a new one`);
   }
 
+  /** Of SPIFFE IDs that are blocked no more, since when (Unix seconds) their JWT-SVIDs count; while one from before may be alive. */
+  jwtNotBefore(now: number): ReadonlyMap<string, number> {
+    return new Map([...this.#state.lifted].flatMap(([id, each]) => (hasTokens(each, now) ? [[id, each.until] as const] : [])));
+  }
+
   /** Exactly what `revoke` would add, with nothing done. Throws CONFIG_INVALID for a serial that the ledger does not know. */
   preview({ target, forceExpiresAt }: Pick<RevocationRequest, 'target' | 'forceExpiresAt'>): RevocationEffect {
     const { certificates, ids, keys } = this.#state;
@@ -133,6 +142,7 @@ export class Revocations {
       certificates: new Map([...this.#state.certificates, ...added.map((each) => [each.serial, each] as const)]),
       ids: new Map([...this.#state.ids, ...effect.blockedIds.map((spiffeId) => [spiffeId, { spiffeId, ...because }] as const)]),
       keys: new Map([...this.#state.keys, ...effect.blockedKeyIds.map((keyId) => [keyId, { keyId, ...because }] as const)]),
+      lifted: this.#state.lifted,
     };
     const size = next.certificates.size + next.ids.size;
     if (size > MAX_CRL_ENTRIES || crlBytes(next) > MAX_CRL_BYTES) {
@@ -152,7 +162,17 @@ export class Revocations {
     }
     const [ids, keys] = [new Map(this.#state.ids), new Map(this.#state.keys)];
     if (!(target.kind === 'spiffeId' ? ids.delete(target.spiffeId) : keys.delete(target.keyId))) return false;
-    await this.#replace({ ...this.#state, crlNumber: this.#nextNumber(), ids, keys });
+    const now = this.#options.now();
+    const lifted = new Map([...this.#state.lifted].filter(([, each]) => hasTokens(each, now)));
+    const blocked = target.kind === 'spiffeId' ? this.#state.ids.get(target.spiffeId) : undefined;
+    // Since then it has had no token: every one of before is older than the second after.
+    if (blocked !== undefined) lifted.set(blocked.spiffeId, { spiffeId: blocked.spiffeId, until: Math.floor(blocked.at / 1000) + 1 });
+    if ([...lifted.keys()].reduce((bytes, id) => bytes + id.length + 24, 0) > MAX_LIFTED_BYTES)
+      throw new HandfastError(
+        'CONFIG_INVALID',
+        `${lifted.size - 1} SPIFFE IDs were lifted while their JWT-SVIDs from before may be alive, and no more can be told apart from new ones: wait an hour`,
+      );
+    await this.#replace({ ...this.#state, crlNumber: this.#nextNumber(), ids, keys, lifted });
     return true;
   }
 
@@ -160,7 +180,8 @@ export class Revocations {
   async advance(): Promise<void> {
     const now = this.#options.now();
     const certificates = new Map([...this.#state.certificates].filter(([, { notAfter }]) => notAfter + MARGIN > now));
-    await this.#replace({ ...this.#state, crlNumber: this.#nextNumber(), certificates });
+    const lifted = new Map([...this.#state.lifted].filter(([, each]) => hasTokens(each, now)));
+    await this.#replace({ ...this.#state, crlNumber: this.#nextNumber(), certificates, lifted });
   }
 
   #live(target: RevocationTarget): readonly LedgerEntry[] {
@@ -200,4 +221,9 @@ export class Revocations {
       throw error;
     }
   }
+}
+
+/** Whether a token from before `until` may still be alive, by a clock that is a minute off. */
+function hasTokens({ until }: LiftedId, now: number): boolean {
+  return now < until * 1000 + MAX_JWT_TTL_MS + 60_000;
 }

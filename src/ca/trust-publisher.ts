@@ -2,6 +2,7 @@
 
 import { createHash } from 'node:crypto';
 import { Snapshot } from '../snapshot.ts';
+import { withExtras } from '../spiffe/jwt-trust.ts';
 import { BACKDATE, type CaKeyPair } from './ca-key-pair.ts';
 import { createCrl } from './crl-writer.ts';
 import type { JwtKeys } from './jwt-keys.ts';
@@ -21,6 +22,7 @@ interface TrustSources {
   readonly rotation: RootRotation;
   readonly revocations: Revocations;
   readonly jwtKeys: JwtKeys;
+  readonly jwtIssuer: string | undefined;
   readonly crlTtlMs: number;
   readonly now: () => number;
 }
@@ -36,11 +38,12 @@ export class TrustPublisher {
 
   /** Publishes what has changed, with a new CRL when there is anything new to say, or when half of the old one's time is over. */
   async refresh(): Promise<void> {
-    const { rotation, jwtKeys } = this.#sources;
+    const { rotation, jwtKeys, jwtIssuer: issuer, revocations, now } = this.#sources;
     const crlPem = await this.#currentCrl();
     const { bundlePem } = rotation;
     const bundleVersion = createHash('sha256').update(bundlePem).digest('hex').slice(0, 16);
-    const next: CaTrust = Object.freeze({ bundlePem, crlPem, jwks: jwtKeys.jwks, bundleVersion });
+    const jwks = JSON.stringify(withExtras(jwtKeys.jwks, { issuer, notBefore: revocations.jwtNotBefore(now()) }));
+    const next: CaTrust = Object.freeze({ bundlePem, crlPem, jwks, bundleVersion });
     const current = this.trust.current;
     if (current?.crlPem !== crlPem || current.bundlePem !== bundlePem || current.jwks !== next.jwks) this.trust.replace(next);
   }

@@ -16,6 +16,12 @@ const flags = {
     default: '/run/handfast/workload.sock',
     help: 'unix socket of the SPIFFE Workload API',
   },
+  'identity-socket': {
+    kind: 'text',
+    value: 'PATH',
+    optional: true,
+    help: '--workloads only: unix socket of the identity API over HTTP, for programs without a sidecar (docs/identity.md)',
+  },
   'operator-socket': {
     kind: 'text',
     value: 'PATH',
@@ -81,6 +87,7 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
     const agent = await startAgent({
       socket: config.socket,
       workloadSocket: config['workload-socket'],
+      identitySocket: config['identity-socket'],
       operatorSocket: config['operator-socket'],
       workloadsFile: config.workloads,
       podCgroups: config['pod-cgroups'],

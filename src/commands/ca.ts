@@ -8,7 +8,7 @@ import { aborted } from './aborted.ts';
 import { kubeFlags } from './kube-flags.ts';
 import { nodeAccountsOf, workloadProvers } from './provers.ts';
 import { publishedBundle } from './published-bundle.ts';
-import { caFlags, listenFlags, logFlags, parseDnsNames, parseListen, proverFlags } from './shared-flags.ts';
+import { caFlags, listenFlags, logFlags, parseDnsNames, parseJwtIssuer, parseListen, proverFlags } from './shared-flags.ts';
 
 const flags = {
   ...caFlags,
@@ -67,6 +67,7 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
       svidTtlMs: config['svid-ttl'],
       nodeTtlMs: config['node-ttl'],
       jwtTtlMs: config['jwt-ttl'],
+      jwtIssuer: parseJwtIssuer(config['jwt-issuer']),
       audience: config.audience,
       prover: workloadProvers(config, { log, now: Date.now }),
       tokensAlone: config['tokens-alone'],

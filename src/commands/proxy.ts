@@ -28,6 +28,7 @@ import { clientContext } from '../tls/context.ts';
 import { unixTarget } from '../wire/grpc-target.ts';
 import { SidecarWorkers } from '../workers/sidecar-workers.ts';
 import { aborted } from './aborted.ts';
+import { openIdentityPort } from './identity-port.ts';
 import { type InPodAgent, startInPodAgent } from './in-pod-agent.ts';
 import { sdsSource } from './sds-source.ts';
 import { appProbesOf, openStatusPort, PASSTHROUGH_SOURCE } from './status-port.ts';
@@ -67,13 +68,19 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
       await serving.stop();
       throw error;
     });
-    log.info({ ports: { ...serving.ports, status: status.port }, pod, agent: config.agent }, 'sidecar listening');
-    returnMemory(discovery.signal);
     const toAgent = { target: unixTarget(config.agent), token: token.value, log, signal: discovery.signal };
+    const nodeId = `sidecar~${config['pod-namespace']}~${config['pod-name']}`;
+    const application = await openIdentityPort({ ...toAgent, port: config['identity-port'], nodeId, now }).catch(async (error: unknown) => {
+      await serving.stop();
+      await status.close();
+      throw error;
+    });
+    const ports = { ...serving.ports, status: status.port, identity: application?.port };
+    log.info({ ports, pod, agent: config.agent }, 'sidecar listening');
+    returnMemory(discovery.signal);
     // Control knows the sidecar by its certificate.
     const known = inPod === undefined ? Promise.resolve() : identity.first(discovery.signal);
     const toControl = inPod === undefined ? {} : { target: inPod.discovery, token: undefined };
-    const nodeId = `sidecar~${config['pod-namespace']}~${config['pod-name']}`;
     const toSds = {
       ...toAgent,
       token: config.sds === undefined ? token.value : sdsToken?.value,
@@ -99,6 +106,7 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
     // Discovery goes on while connections drain: a revocation or a new switch still reaches them.
     await serving.stop();
     await status.close();
+    await application?.close();
     discovery.abort();
     await Promise.all(streams);
     await inPod?.stop();

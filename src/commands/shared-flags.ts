@@ -20,6 +20,12 @@ export const caFlags = {
   ...trustDomainFlags,
   'svid-ttl': { kind: 'duration', default: '24h', min: '10s', max: '24h', help: 'lifetime of the certificates issued' },
   'jwt-ttl': { kind: 'duration', default: '5m', min: '10s', max: '1h', help: 'lifetime of the JWT-SVIDs issued' },
+  'jwt-issuer': {
+    kind: 'text',
+    value: 'URL',
+    optional: true,
+    help: 'the iss of JWT-SVIDs, an https URL where OIDC relying parties find the keys (default: no iss)',
+  },
   audience: { kind: 'text', value: 'AUDIENCE', default: DEFAULT_AUDIENCE, help: 'the audience that tokens must be made for' },
 } as const;
 
@@ -120,6 +126,20 @@ export const listenFlags = {
 } as const;
 
 export const logFlags = { 'log-level': { kind: 'choice', choices: logLevels, default: 'info', help: 'what is logged' } } as const;
+
+/** The issuer as it stands in tokens: compared letter by letter, so there is one way to write it. Throws CONFIG_INVALID. */
+export function parseJwtIssuer(text: string | undefined): string | undefined {
+  if (text === undefined) return undefined;
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  const plain =
+    url !== undefined && url.protocol === 'https:' && url.username === '' && url.password === '' && url.search === '' && url.hash === '';
+  if (url !== undefined && plain && !text.endsWith('/') && text.length <= 512 && (url.href === text || url.href === `${text}/`))
+    return text;
+  throw new HandfastError(
+    'CONFIG_INVALID',
+    `--jwt-issuer ${JSON.stringify(text)} is not accepted: an https URL without query, fragment and slash at its end, such as https://identity.example`,
+  );
+}
 
 /** Throws CONFIG_INVALID. */
 export function parseListen(text: string, flag = 'listen'): { host: string; port: number } {

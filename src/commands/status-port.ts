@@ -24,7 +24,7 @@ export const PASSTHROUGH_SOURCE = { v4: '127.0.0.6', v6: '::6' } as const;
 
 /** Throws CONFIG_INVALID with everything that is wrong about the probes. */
 export function appProbesOf(config: ProxyConfig): AppProbes {
-  const ownPorts = (['inbound', 'outbound', 'tunnel', 'readiness', 'status'] as const).map((name) => config[`${name}-port`]);
+  const ownPorts = (['inbound', 'outbound', 'tunnel', 'readiness', 'status', 'identity'] as const).map((name) => config[`${name}-port`]);
   const probers = parseAppProbers(config['app-probers'] ?? '{}', new Set([...SIDECAR_PORTS, ...ownPorts]));
   const podIp = config['pod-ip'];
   if (podIp === undefined && probers.size > 0)

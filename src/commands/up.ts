@@ -9,7 +9,7 @@ import { openLog } from '../observe/log.ts';
 import { parseTrustDomain } from '../spiffe/spiffe-id.ts';
 import { aborted } from './aborted.ts';
 import { workloadProvers } from './provers.ts';
-import { caFlags, configFlags, logFlags, proverFlags, rotationFlags, runFlags, workloadFlags } from './shared-flags.ts';
+import { caFlags, configFlags, logFlags, parseJwtIssuer, proverFlags, rotationFlags, runFlags, workloadFlags } from './shared-flags.ts';
 
 const flags = {
   ...configFlags,
@@ -53,6 +53,7 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
         // Nobody joins here: every part is on this machine.
         nodeTtlMs: config['svid-ttl'],
         jwtTtlMs: config['jwt-ttl'],
+        jwtIssuer: parseJwtIssuer(config['jwt-issuer']),
         audience: config.audience,
         prover: workloadProvers(config, { log, now }),
         tokensAlone: false,
@@ -64,6 +65,7 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
       await startAgent({
         socket: at('agent'),
         workloadSocket: at('workload'),
+        identitySocket: config.workloads === undefined ? undefined : at('identity'),
         operatorSocket: at('agent-operator'),
         workloadsFile: config.workloads,
         trustDomain,

@@ -10,8 +10,8 @@ import type { Secret } from '../wire/gen/envoy/extensions/transport_sockets/tls/
 import { type BundleTexts, bundlesOf, readBundles, readEach, readSvid } from './secret-reader.ts';
 import type { DiscoveryLog } from './stream.ts';
 
-/** Istio's names for a workload's own certificate and the bundle it verifies peers with; SPIRE's for all bundles; ours for the revocation list and JWT keys. */
-export const secretNames = { svid: 'default', bundle: 'ROOTCA', allBundles: 'ALL', crl: 'CRL', jwks: 'JWKS' } as const;
+/** Istio's names for a workload's own certificate and the bundle it verifies peers with; SPIRE's for all bundles; ours for the revocation list and JWT keys: the CA's key set, and what an agent gives its sidecars to verify JWT-SVIDs with. */
+export const secretNames = { svid: 'default', bundle: 'ROOTCA', allBundles: 'ALL', crl: 'CRL', jwks: 'JWKS', jwtTrust: 'JWT' } as const;
 
 export interface IdentitySourceOptions {
   readonly identity: Snapshot<Identity>;

@@ -9,11 +9,13 @@ export const PROBERS_VARIABLE = 'HANDFAST_APP_PROBERS';
 /** uid and gid of the sidecar: whoever else has it goes past the sidecar. */
 export const PROXY_ID = 1337;
 
+/** On loopback alone, for the pod's applications. */
+export const IDENTITY_PORT = 15004;
 export const TUNNEL_PORT = 15008;
 export const STATUS_PORT = 15020;
 export const READINESS_PORT = 15021;
 /** 15000 is Istio's for administration, and kept free; 15001 and 15006 are where connections are redirected to. */
-export const SIDECAR_PORTS: readonly number[] = [15000, 15001, 15006, TUNNEL_PORT, STATUS_PORT, READINESS_PORT];
+export const SIDECAR_PORTS: readonly number[] = [15000, 15001, IDENTITY_PORT, 15006, TUNNEL_PORT, STATUS_PORT, READINESS_PORT];
 
 /** Says whether a pod gets the sidecar: a label, and an annotation of the same name where there is no label. */
 export const INJECT = 'sidecar.istio.io/inject';

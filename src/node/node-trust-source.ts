@@ -7,6 +7,7 @@ import type { Log } from '../observe/log.ts';
 import { Snapshot } from '../snapshot.ts';
 import { noRevocations, parseRevocationList } from '../spiffe/crl.ts';
 import { parseJwks } from '../spiffe/jwt.ts';
+import { readExtras } from '../spiffe/jwt-trust.ts';
 import { parseTrustBundle, sameBundles, type TrustBundles, trustBundles } from '../spiffe/trust-bundle.ts';
 import type { Secret } from '../wire/gen/envoy/extensions/transport_sockets/tls/v3/secret.ts';
 import type { NodeTrust } from './node-trust.ts';
@@ -119,6 +120,7 @@ export class NodeTrustSource {
     const text = readGeneric(secret);
     try {
       parseJwks(text);
+      readExtras(text);
     } catch (cause) {
       throw new HandfastError('SECRET_INVALID', `secret ${secret.name}: ${messageOf(cause)}`, { cause });
     }

@@ -2,6 +2,7 @@
 
 import type { RevocationList } from '../spiffe/crl.ts';
 import { type Jwks, parseJwks } from '../spiffe/jwt.ts';
+import { type JwksExtras, type JwtTrust, readExtras } from '../spiffe/jwt-trust.ts';
 import type { TrustBundles } from '../spiffe/trust-bundle.ts';
 
 export interface NodeTrust {
@@ -13,16 +14,24 @@ export interface NodeTrust {
   readonly jwks: ReadonlyMap<string, string>;
 }
 
-const parsed = new WeakMap<NodeTrust, ReadonlyMap<string, Jwks>>();
+const read = new WeakMap<NodeTrust, JwtTrust>();
 
-/** The key sets by trust domain, read once. One that cannot be read verifies nobody. */
-export function keySetsOf(trust: NodeTrust): ReadonlyMap<string, Jwks> {
-  let keySets = parsed.get(trust);
-  if (keySets === undefined) {
-    keySets = new Map([...trust.jwks].map(([trustDomain, text]) => [trustDomain, readable(text)]));
-    parsed.set(trust, keySets);
+/** The part that verifies JWT-SVIDs, read once. A key set that cannot be read verifies nobody. */
+export function jwtTrustOf(trust: NodeTrust): JwtTrust {
+  let jwtTrust = read.get(trust);
+  if (jwtTrust === undefined) {
+    const { trustDomain } = trust.bundles.own;
+    jwtTrust = Object.freeze({
+      trustDomain,
+      ...extrasOf(trust.jwks.get(trustDomain)),
+      texts: trust.jwks,
+      keySets: new Map([...trust.jwks].map(([name, text]) => [name, readable(text)])),
+      blockedIds: trust.crl.blockedIds,
+      validUntil: trust.crl.nextUpdate,
+    });
+    read.set(trust, jwtTrust);
   }
-  return keySets;
+  return jwtTrust;
 }
 
 function readable(text: string): Jwks {
@@ -31,4 +40,9 @@ function readable(text: string): Jwks {
   } catch {
     return { keys: [] };
   }
+}
+
+function extrasOf(text: string | undefined): JwksExtras & Pick<JwtTrust, 'issuer'> {
+  const { issuer, notBefore } = text === undefined ? { issuer: undefined, notBefore: new Map<string, number>() } : readExtras(text);
+  return { issuer, notBefore };
 }

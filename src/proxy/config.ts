@@ -69,6 +69,11 @@ export const proxyFlags = {
   'tunnel-port': { kind: 'port', default: 15008, help: 'where peers bring HBONE tunnels' },
   'readiness-port': { kind: 'port', default: 15021, help: 'HTTP /healthz/ready' },
   'status-port': { kind: 'port', default: 15020, help: "HTTP /metrics, /healthz/ready, /quitquitquit and the application's probes" },
+  'identity-port': {
+    kind: 'port',
+    default: 15004,
+    help: 'HTTP on loopback, for the application: JWT-SVIDs, verdicts on them, keys (docs/identity.md); 0 for none',
+  },
   metrics: { kind: 'choice', choices: ['all', 'local'], default: 'all', help: 'who may read /metrics: everybody, or the pod itself' },
   'app-probers': {
     kind: 'text',

@@ -60,7 +60,7 @@ export interface SidecarOptions {
 const CUT_GRACE_MS = 2_000;
 
 /** The process's other well-known ports: captured traffic for them is never for the application. */
-const RESERVED_PORTS = [15000, TUNNEL_PORT, 15020];
+const RESERVED_PORTS = [15000, 15004, TUNNEL_PORT, 15020];
 
 interface Listeners {
   readonly inbound: Listener;

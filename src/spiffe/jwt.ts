@@ -1,9 +1,10 @@
 // Signed tokens (JWS in compact form, RFC 7515) and the key sets that verify them (RFC 7517), strict and on node:crypto alone.
 
 import { constants, verify } from 'node:crypto';
-import { HandfastError, messageOf } from '../errors.ts';
+import { messageOf } from '../errors.ts';
 import { decodeBase64url } from './base64url.ts';
 import { isJwsAlgorithm, type Jwk, type JwsAlgorithm, jwsAlgorithms, parseJwk } from './jwk.ts';
+import { JwtRefusal, type JwtRefusalReason } from './jwt-refusal.ts';
 import { isJsonObject, parseStrictObject } from './strict-json.ts';
 
 /** A key set: a JWKS of an OIDC issuer, or a SPIFFE JWT bundle. Each kid stands once. */
@@ -53,7 +54,7 @@ export function parseJwks(text: string): Jwks {
 
 /** Takes a token apart, verifying nothing. Throws JWT_INVALID for whatever is no compact JWS of an algorithm that we know. */
 export function readJws(token: string): UnverifiedJws {
-  if (token.length > MAX_TOKEN_BYTES) throw invalid(`longer than ${MAX_TOKEN_BYTES} bytes`);
+  if (token.length > MAX_TOKEN_BYTES) throw invalid(`longer than ${MAX_TOKEN_BYTES} bytes`, 'TOO_LONG');
   const [first, second, third, ...rest] = token.split('.', 4);
   if (first === undefined || second === undefined || third === undefined || rest.length > 0) throw invalid('not three parts');
   const header = reading('header', () => parseStrictObject(decodeBase64url(first)));
@@ -61,9 +62,10 @@ export function readJws(token: string): UnverifiedJws {
   const signature = reading('signature', () => decodeBase64url(third));
   const { alg, kid, typ } = header;
   const refused = REFUSED_MEMBERS.find((name) => header[name] !== undefined);
-  if (refused !== undefined) throw invalid(`the header has ${JSON.stringify(refused)}, which is not accepted`);
-  if (!isJwsAlgorithm(alg)) throw invalid(`algorithm ${JSON.stringify(alg)} is not accepted`);
-  if (typ !== undefined && typ !== 'JWT' && typ !== 'JOSE') throw invalid(`type ${JSON.stringify(typ)} is neither JWT nor JOSE`);
+  if (refused !== undefined) throw invalid(`the header has ${JSON.stringify(refused)}, which is not accepted`, 'HEADER_REFUSED');
+  if (!isJwsAlgorithm(alg)) throw invalid(`algorithm ${JSON.stringify(alg)} is not accepted`, 'ALGORITHM_REFUSED');
+  if (typ !== undefined && typ !== 'JWT' && typ !== 'JOSE')
+    throw invalid(`type ${JSON.stringify(typ)} is neither JWT nor JOSE`, 'TYPE_REFUSED');
   if (kid !== undefined && typeof kid !== 'string') throw invalid('the kid is no text');
   return { header, claims, algorithm: alg, kid, signed: `${first}.${second}`, signature };
 }
@@ -71,16 +73,17 @@ export function readJws(token: string): UnverifiedJws {
 /** Header and claims of a token that one of the keys has signed: the one its kid names. Throws JWT_INVALID. What the claims mean is for the caller. */
 export function verifyJws(token: string | UnverifiedJws, { keys }: Jwks): VerifiedJws {
   const { header, claims, algorithm, kid, signed, signature } = typeof token === 'string' ? readJws(token) : token;
-  if (kid === undefined) throw invalid('the header names no key (kid)');
+  if (kid === undefined) throw invalid('the header names no key (kid)', 'KEY_UNKNOWN');
   const jwk = keys.find((key) => key.kid === kid);
-  if (jwk === undefined) throw invalid(`key ${JSON.stringify(kid)} is not among the ${keys.length} known ones`);
-  if (!jwk.algorithms.includes(algorithm)) throw invalid(`key ${JSON.stringify(kid)} does not sign with ${algorithm}`);
+  if (jwk === undefined) throw invalid(`key ${JSON.stringify(kid)} is not among the ${keys.length} known ones`, 'KEY_UNKNOWN');
+  if (!jwk.algorithms.includes(algorithm)) throw invalid(`key ${JSON.stringify(kid)} does not sign with ${algorithm}`, 'ALGORITHM_REFUSED');
   const { hash, ...kind } = jwsAlgorithms[algorithm];
   const padding =
     kind.kty === 'RSA' && kind.pss
       ? { padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_DIGEST }
       : { dsaEncoding: 'ieee-p1363' as const };
-  if (!verify(hash, Buffer.from(signed), { key: jwk.key, ...padding }, signature)) throw invalid('the signature does not verify');
+  if (!verify(hash, Buffer.from(signed), { key: jwk.key, ...padding }, signature))
+    throw invalid('the signature does not verify', 'SIGNATURE_WRONG');
   return { header, claims };
 }
 
@@ -88,10 +91,10 @@ function reading<T>(what: string, read: () => T): T {
   try {
     return read();
   } catch (cause) {
-    throw new HandfastError('JWT_INVALID', `${what}: ${messageOf(cause)}`, { cause });
+    throw new JwtRefusal('MALFORMED', `${what}: ${messageOf(cause)}`, { cause });
   }
 }
 
-function invalid(reason: string): HandfastError {
-  return new HandfastError('JWT_INVALID', reason);
+function invalid(message: string, reason: JwtRefusalReason = 'MALFORMED'): JwtRefusal {
+  return new JwtRefusal(reason, message);
 }

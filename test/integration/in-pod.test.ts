@@ -6,7 +6,9 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ControlPlane, TRUST_DOMAIN } from '../support/control-plane.ts';
+import { freePort } from '../support/free-port.ts';
 import { Role } from '../support/handfast.ts';
+import { issue, validate } from '../support/identity-api.ts';
 import { RecordingLog } from '../support/sidecar-harness.ts';
 
 const MESH = ['sleep', 'other']
@@ -49,7 +51,7 @@ async function start({ tokensAlone = true, servesSidecars = true } = {}): Promis
   addresses = { ca: caAddress, control: `127.0.0.1:${control.port}` };
 }
 
-async function proxy(name = 'sleep', token?: string): Promise<Role> {
+async function proxy(name = 'sleep', token?: string, identityPort = 0): Promise<Role> {
   await writeFile(at(`${name}-token`), token ?? (await plane.token(name)));
   await mkdir(at(name), { recursive: true });
   const ports = ['inbound', 'outbound', 'tunnel', 'readiness', 'status'].map((port) => `--${port}-port=0`);
@@ -63,6 +65,7 @@ async function proxy(name = 'sleep', token?: string): Promise<Role> {
     `--state=${at(`${name}/state`)}`,
     `--pod-name=${name}`,
     '--pod-namespace=foo',
+    `--identity-port=${identityPort}`,
     ...ports,
   );
 }
@@ -101,6 +104,19 @@ describe('a sidecar without an agent', () => {
     // The CA waits for it with a change of roots, while it is there.
     const { behind } = Object(await plane.ask('ca', 'GET', '/status'));
     assert.deepEqual(behind ?? [], []);
+    assert.equal(await sidecar.stop(), 0);
+  });
+
+  it('gives-its-application-tokens-and-judges-those-of-others', async () => {
+    await start();
+    const port = await freePort();
+    await using sidecar = await proxy('sleep', undefined, port);
+    await sidecar.said('sidecar listening');
+    await eventually('a token', async () => (await issue(port, ['b'])).status === 200);
+    const { body } = await issue(port, ['b']);
+    assert.equal(body.spiffeId, 'spiffe://cluster.local/ns/foo/sa/sleep');
+    await eventually('a verdict', async () => (await validate(port, body.token)).body.valid === true);
+    assert.equal((await validate(port, body.token, 'c')).body.reason, 'AUDIENCE_MISMATCH');
     assert.equal(await sidecar.stop(), 0);
   });
 

@@ -32,7 +32,18 @@ async function makeProxy(agentSocket: string, state: string): Promise<Role> {
   assert.equal(code, 0, stderr);
   assert.match(stdout, /^[\w-]+\.[\w-]+\.[\w-]+\n$/);
   await writeFile(at('token'), stdout);
-  const ports = ['--inbound-port', '0', '--outbound-port', '0', '--tunnel-port', '0', '--readiness-port', '0', '--status-port=0'];
+  const ports = [
+    '--inbound-port',
+    '0',
+    '--outbound-port',
+    '0',
+    '--tunnel-port',
+    '0',
+    '--readiness-port',
+    '0',
+    '--status-port=0',
+    '--identity-port=0',
+  ];
   return new Role(
     'proxy',
     '--agent',

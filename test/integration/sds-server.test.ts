@@ -115,7 +115,7 @@ async function openDelta(token: string | undefined) {
 
 const namesOf = ({ resources }: DiscoveryResponse) => resources.map(({ value }) => Secret.decode(value).name);
 const deltaNames = ({ resources }: DeltaDiscoveryResponse) => resources.map(({ name }) => name);
-const ALL = ['default', ID, 'ROOTCA', 'ALL', 'spiffe://cluster.local', 'CRL'];
+const ALL = ['default', ID, 'ROOTCA', 'ALL', 'spiffe://cluster.local', 'CRL', 'JWT'];
 /** Until the agent has the first list of the CA. */
 const listed = () => records.find((record) => record.msg === 'revocation list in force');
 const streams = async (): Promise<readonly { refusal?: { reason: string }; acked: object; spiffeId: string }[]> =>

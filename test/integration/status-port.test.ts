@@ -198,6 +198,7 @@ describe('handfast proxy with a status port', () => {
     '--outbound-port=0',
     '--tunnel-port=0',
     '--readiness-port=0',
+    '--identity-port=0',
   ];
   const probers = (port: number) => JSON.stringify({ '/app-health/httpbin/livez': { tcpSocket: { port } } });
 

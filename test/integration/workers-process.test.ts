@@ -30,7 +30,18 @@ after(async () => {
 });
 
 function startProxy(...more: string[]): Role {
-  const ports = ['--inbound-port', '0', '--outbound-port', '0', '--tunnel-port', '0', '--readiness-port', '0', '--status-port=0'];
+  const ports = [
+    '--inbound-port',
+    '0',
+    '--outbound-port',
+    '0',
+    '--tunnel-port',
+    '0',
+    '--readiness-port',
+    '0',
+    '--status-port=0',
+    '--identity-port=0',
+  ];
   const pod = ['--pod-name', 'httpbin', '--pod-namespace', 'bar'];
   return new Role('proxy', '--agent', `unix:${at('run/agent.sock')}`, '--token-file', at('token'), ...pod, ...ports, ...more);
 }

@@ -144,6 +144,24 @@ describe('a sidecar behind real iptables', { skip }, () => {
     assert.equal(await mesh.request(sleep, 'httpbin.bar'), 200);
   });
 
+  it('the-identity-port-answers-the-pod-alone', async () => {
+    const keys = (host: string) => `http://${host}:15004/v1/jwks`;
+    for (const host of ['127.0.0.1', '[::1]', 'localhost']) assert.equal(await get(httpbin, keys(host)), 200, host);
+    const ask = ['-H', 'workload.spiffe.io: true', '-d', '{"audience": ["b"]}'];
+    assert.equal(await mesh.get(httpbin, 'http://127.0.0.1:15004/v1/jwt-svid', ...ask), 200);
+    assert.equal(await mesh.get(httpbin, 'http://127.0.0.1:15004/v1/jwt-svid', ...ask.slice(2)), 403);
+    // By the pod's own address nobody has it, whether mesh member or not, nor the pod itself.
+    for (const from of [legacy, sleep, httpbin])
+      for (const host of [httpbin.pod.ipv4, `[${httpbin.pod.ipv6}]`])
+        assert.equal(await mesh.get(from, keys(host), '-H', 'host: 127.0.0.1:15004'), 0, `${from.name} to ${host}`);
+    // By the sidecar's user, which nothing redirects.
+    const { stdout } = await sleep.pod.attempt(
+      ['curl', '-s', '-o', '/dev/null', '-w', '%{http_code}', '-m', '5', '-H', 'host: 127.0.0.1:15004', keys(httpbin.pod.ipv4)],
+      { uid: 1337, gid: 1337 },
+    );
+    assert.equal(Number(stdout), 0);
+  });
+
   it('readiness-is-reachable-from-outside-without-mtls', async () =>
     assert.equal(await get(legacy, `http://${httpbin.pod.ipv4}:15021/healthz/ready`), 200));
 

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { type JwtSvid, JwtSvidCache, type JwtSvidRequest } from '../../src/agent/jwt-svid-cache.ts';
-import type { NodeTrust } from '../../src/node/node-trust.ts';
+import { jwtTrustOf, type NodeTrust } from '../../src/node/node-trust.ts';
 import { Snapshot } from '../../src/snapshot.ts';
 import { JwtKey, nodeTrust } from '../support/jwt.ts';
 import { TestCa } from '../support/pki.ts';
@@ -31,7 +31,12 @@ async function setUp(options: { maxEntries?: number } = {}) {
       };
     },
   };
-  const cache = new JwtSvidCache({ signer, trust, now: () => clock.now, ...options });
+  const cache = new JwtSvidCache({
+    signer,
+    trust: () => (trust.current === undefined ? undefined : jwtTrustOf(trust.current)),
+    now: () => clock.now,
+    ...options,
+  });
   return { cache, asked, clock, trust, ca, key, gate };
 }
 
@@ -113,7 +118,11 @@ describe('the CA', () => {
   it('whose-token-is-expired-by-our-clock-is-not-believed', async () => {
     const { trust, clock } = await setUp();
     const signer = { signJwtSvid: async () => ({ spiffeId: ID, token: 'x', issuedAt: 1, expiresAt: 2 }) };
-    const cache = new JwtSvidCache({ signer, trust, now: () => clock.now });
+    const cache = new JwtSvidCache({
+      signer,
+      trust: () => (trust.current === undefined ? undefined : jwtTrustOf(trust.current)),
+      now: () => clock.now,
+    });
     await assert.rejects(cache.signJwtSvid({ token: 't', audience: ['a'] }), { code: 'JWT_INVALID' });
     assert.equal(cache.size, 0);
   });

@@ -5,7 +5,7 @@ import { describe, it } from 'node:test';
 import { HandfastError } from '../../../src/errors.ts';
 import { parseAppProbers } from '../../../src/probes/app-probers.ts';
 
-const OWN = new Set([15000, 15001, 15006, 15008, 15020, 15021]);
+const OWN = new Set([15000, 15001, 15004, 15006, 15008, 15020, 15021]);
 const LIVEZ = '/app-health/httpbin/livez';
 const parse = (value: unknown) => parseAppProbers(typeof value === 'string' ? value : JSON.stringify(value), OWN);
 
