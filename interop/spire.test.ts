@@ -166,10 +166,11 @@ describe('SPIRE feeds our sidecars', { skip: missing }, () => {
     ({ client, server } = pair);
   });
 
+  // Where `before` has failed some of them are not there, and what is must not keep the process.
   after(async () => {
-    await pair[Symbol.asyncDispose]();
-    await plane[Symbol.asyncDispose]();
-    await spire[Symbol.asyncDispose]();
+    await pair?.[Symbol.asyncDispose]();
+    await plane?.[Symbol.asyncDispose]();
+    await spire?.[Symbol.asyncDispose]();
     await rm(dir, { recursive: true });
   });
 
@@ -217,7 +218,7 @@ describe("SPIRE's tools read our Workload API", { skip: missing }, () => {
   });
 
   after(async () => {
-    await plane[Symbol.asyncDispose]();
+    await plane?.[Symbol.asyncDispose]();
   });
 
   const api = async (...args: string[]) => (await run(AGENT, ['api', ...args, '-socketPath', plane.socket('workload')])).stdout;
@@ -327,8 +328,8 @@ describe("JWT-SVIDs of ours at SPIRE, and SPIRE's at ours, as far as each is tru
 
   after(async () => {
     for (const each of opened) await each.close();
-    await spire[Symbol.asyncDispose]();
-    await plane[Symbol.asyncDispose]();
+    await spire?.[Symbol.asyncDispose]();
+    await plane?.[Symbol.asyncDispose]();
     await rm(dir, { recursive: true });
   });
 
