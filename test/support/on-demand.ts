@@ -79,7 +79,7 @@ export class DiscoveryRig {
 
   async #listen(path = this.#path): Promise<void> {
     const index = this.#index;
-    this.#server = await serve(path, index.cache, { viewOf: () => new AddressView(index, this.#budget) });
+    this.#server = await serve(path, index.cache, { viewOf: () => new AddressView(index, this.#budget.open('foo')) });
   }
 
   #replace(typeUrl: string, all: readonly (readonly [string, Uint8Array])[]): void {

@@ -41,7 +41,7 @@ test('no-order-of-events-answers-for-a-stranger-or-loses-anything', async () => 
       [typeUrls.authorization, [uidOf('web')]],
     ]);
     const sidecar = new Hop(
-      () => new AddressView(agent.index, budget),
+      () => new AddressView(agent.index, budget.open('foo')),
       names,
       ({ answered = [], forgotten = [] }) => {
         for (const name of forgotten) known.delete(name.slice(1));
