@@ -1,6 +1,5 @@
 // The mesh as sidecars ask for it, by names: streams of Delta ADS for which one index and one budget of names serve all.
 
-import type { Log } from '../observe/log.ts';
 import type { Rate } from '../rate-limit.ts';
 import type { DeltaDiscoveryRequest } from '../wire/gen/envoy/service/discovery/v3/discovery.ts';
 import { AddressView } from './address-view.ts';
@@ -10,6 +9,7 @@ import type { MeshIndex } from './mesh-index.ts';
 import { type NameBounds, NameBudget } from './name-budget.ts';
 import { requestLimit } from './request-limit.ts';
 import type { ResponseRules } from './response-writer.ts';
+import type { DiscoveryLog } from './stream.ts';
 
 /** A sidecar asks some 25 times a second at most, and answers what it is told; a mesh may change often. */
 const REQUESTS: Rate = { burst: 400, perSecond: 200 };
@@ -18,10 +18,10 @@ export class MeshStreams {
   readonly #index: MeshIndex;
   readonly #confirmed: ConfirmedPolicies;
   readonly #budget: NameBudget;
-  readonly #log: Log;
+  readonly #log: DiscoveryLog;
 
   /** `confirmed` is told what the sidecars take. */
-  constructor(deps: { index: MeshIndex; confirmed: ConfirmedPolicies; log: Log; names?: NameBounds }) {
+  constructor(deps: { index: MeshIndex; confirmed: ConfirmedPolicies; log: DiscoveryLog; names?: NameBounds }) {
     this.#index = deps.index;
     this.#confirmed = deps.confirmed;
     this.#budget = new NameBudget(deps.names);

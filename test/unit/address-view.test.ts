@@ -301,7 +301,9 @@ describe('what an agent takes', () => {
     for (const [nth, stream] of greedy.entries()) {
       try {
         stream.ask(address, names(nth, 200));
-      } catch {}
+      } catch {
+        // It has all that it can get.
+      }
     }
     const others = ['a', 'b'].map((workload) => new Mirror(mesh, { budget, workload }));
     for (const other of others) other.ask(address, names(1, 200));
