@@ -6,6 +6,7 @@ import type { DeltaDiscoveryResponse } from '../wire/gen/envoy/service/discovery
 import { addressName, addressOf } from './address-name.ts';
 import type { ChangingNames } from './delta-client.ts';
 import type { DiscoveryLog } from './stream.ts';
+import { WantedNames } from './wanted-names.ts';
 
 /** `most` is below what an agent takes on one stream. Times in milliseconds. */
 export interface InterestLimits {
@@ -58,9 +59,8 @@ export class Interests implements ChangingNames {
   readonly #interests = new Map<string, Interest>();
   /** What nobody has held yet, the longest unused first: others may have brought it up, so it has half of the room at most, and goes first. */
   readonly #asks = new Map<string, Interest>();
-  /** To be asked for: what is held, as soon as there is room, and then the rest. */
-  readonly #wantedByHolds = new Set<string>();
-  readonly #wanted = new Set<string>();
+  /** To be asked for, as soon as there is room. */
+  readonly #wanted = new WantedNames();
   readonly #unwanted = new Set<string>();
   /** How many are on their way out. */
   #leaving = 0;
@@ -86,12 +86,12 @@ export class Interests implements ChangingNames {
 
   /** How many addresses the agent was asked for. */
   get size(): number {
-    return this.#interests.size - this.#wanted.size - this.#wantedByHolds.size;
+    return this.#interests.size - this.#wanted.size;
   }
 
   /** How many that are in use the agent was not asked for yet. */
   get waiting(): number {
-    return this.#wantedByHolds.size;
+    return this.#wanted.held;
   }
 
   /** The address is in use until the returned function is called: it is asked for, as soon as there is room where there is none, and stays so. */
@@ -100,10 +100,10 @@ export class Interests implements ChangingNames {
     const interest = this.#use(name);
     this.#asks.delete(name);
     interest.holds++;
-    if (this.#wanted.delete(name)) this.#wantedByHolds.add(name);
-    if (interest.state === 'wanted' && this.#room <= 0) {
-      this.#makeRoom();
-      this.#complain();
+    if (interest.state === 'wanted') {
+      this.#wanted.hold(name);
+      if (this.#room <= 0) this.#complain();
+      this.#makeRoomForHolds();
     }
     let held = true;
     return () => {
@@ -113,8 +113,8 @@ export class Interests implements ChangingNames {
       interest.usedAt = this.#now();
       if (interest.holds > 0) return;
       // Nobody has heard of it, and nobody waits for it any more.
-      if (this.#wantedByHolds.delete(name)) this.#interests.delete(name);
-      else if (this.#wantedByHolds.size > 0 && this.#room <= 0) this.#makeRoom();
+      if (this.#wanted.has(name)) this.#forget(name);
+      else this.#makeRoomForHolds();
     };
   }
 
@@ -168,7 +168,7 @@ export class Interests implements ChangingNames {
       if (isWantedAgain(interest)) this.#want(name, interest);
       else this.#forget(name);
     }
-    if (this.#wantedByHolds.size > 0 && this.#room <= 0) this.#makeRoom();
+    this.#makeRoomForHolds();
     this.#sayLater();
   }
 
@@ -196,12 +196,11 @@ export class Interests implements ChangingNames {
     this.#interests.delete(name);
     this.#asks.delete(name);
     this.#wanted.delete(name);
-    this.#wantedByHolds.delete(name);
   }
 
   #want(name: string, interest: Interest): void {
     interest.state = 'wanted';
-    (interest.holds > 0 ? this.#wantedByHolds : this.#wanted).add(name);
+    this.#wanted.add(name, { isHeld: interest.holds > 0 });
     this.#sayLater();
   }
 
@@ -223,6 +222,10 @@ export class Interests implements ChangingNames {
     return this.#asks.size < most;
   }
 
+  #makeRoomForHolds(): void {
+    if (this.#wanted.held > 0 && this.#room <= 0) this.#makeRoom();
+  }
+
   #makeRoom(): void {
     if (this.#unwanted.size > 0) return;
     const isAsk = (name: string) => Number(this.#asks.has(name));
@@ -234,7 +237,7 @@ export class Interests implements ChangingNames {
     this.#letGo(this.#idle(this.#now() - this.#limits.idleMs).map(([name]) => name));
     // Others have let go of theirs, perhaps.
     if (this.#send !== undefined && this.#isSettled) this.#most = Math.min(this.#limits.most, 2 * this.#most);
-    if (this.#wantedByHolds.size > 0 && this.#room <= 0) this.#makeRoom();
+    this.#makeRoomForHolds();
     this.#sayLater();
   }
 
@@ -295,7 +298,7 @@ export class Interests implements ChangingNames {
   }
 
   #hasToSay(): boolean {
-    return this.#unwanted.size > 0 || (this.#room > 0 && this.#wanted.size + this.#wantedByHolds.size > 0);
+    return this.#unwanted.size > 0 || (this.#room > 0 && this.#wanted.size > 0);
   }
 
   #say(): void {
@@ -309,23 +312,13 @@ export class Interests implements ChangingNames {
       return;
     }
     const dropped = this.#dropUnwanted();
-    const added = this.#takeWanted(Math.min(MAX_ASKED, this.#room));
+    const added = this.#wanted.take(Math.min(MAX_ASKED, this.#room));
+    for (const name of added) {
+      const interest = this.#interests.get(name);
+      if (interest !== undefined) interest.state = 'asked';
+    }
     if (added.length > 0 || dropped.length > 0) send({ added, dropped });
     this.#sayLater();
-  }
-
-  #takeWanted(count: number): string[] {
-    const added: string[] = [];
-    for (const wanted of [this.#wantedByHolds, this.#wanted]) {
-      for (const name of wanted) {
-        if (added.length >= count) return added;
-        wanted.delete(name);
-        const interest = this.#interests.get(name);
-        if (interest !== undefined) interest.state = 'asked';
-        added.push(name);
-      }
-    }
-    return added;
   }
 
   /** Those that are still not in use. */

@@ -11,8 +11,8 @@ export interface NameBounds {
 
 /** Some hundred megabytes at most; a full node needs a tenth of it. */
 const OF_A_NODE: NameBounds = { all: 262_144, each: 131_072 };
-/** All sidecars of a mesh without agents share it. */
-export const NAMES_OF_A_MESH: NameBounds = { all: 16 * OF_A_NODE.all, each: OF_A_NODE.each };
+/** All sidecars of a mesh without agents share it, and there the pods of one workload may be a thousand. */
+export const NAMES_OF_A_MESH: NameBounds = { all: 16 * OF_A_NODE.all, each: 2 * OF_A_NODE.all };
 /** Of one stream, which nobody else can take away: more than most pods speak to. */
 const OWN_NAMES = 64;
 
