@@ -17,11 +17,11 @@ export interface InterestLimits {
   readonly sweepMs: number;
   /** How many are let go of at once for new ones, the longest unused first. */
   readonly makeRoomFor: number;
+  /** An agent that takes no more takes so many from everybody. */
+  readonly few: number;
 }
 
-const LIMITS: InterestLimits = { most: 4_000, idleMs: 300_000, sweepMs: 30_000, makeRoomFor: 256 };
-/** An agent that takes no more takes so many from everybody. */
-const FEW = 32;
+const LIMITS: InterestLimits = { most: 4_000, idleMs: 300_000, sweepMs: 30_000, makeRoomFor: 256, few: 32 };
 /** Of one request. What an agent takes is more than this, and the answers to it. */
 const MAX_ASKED = 32;
 const REQUESTS: Rate = { burst: 50, perSecond: 25 };
@@ -147,7 +147,7 @@ export class Interests implements ChangingNames {
 
   closed(isTooMuch = false): readonly string[] {
     this.#send = undefined;
-    return isTooMuch && this.size > FEW ? this.#comeDown() : [];
+    return isTooMuch && this.size > this.#limits.few ? this.#comeDown() : [];
   }
 
   answeredBy({ resources, removedResources }: DeltaDiscoveryResponse): readonly string[] {
@@ -269,7 +269,7 @@ export class Interests implements ChangingNames {
   #comeDown(): readonly string[] {
     const known = [...this.#interests].filter(([, { state }]) => state === 'answered');
     const inUse = known.filter(([, { holds }]) => holds > 0).length;
-    this.#most = Math.max(FEW, inUse < known.length ? inUse : Math.floor(this.size / 2));
+    this.#most = Math.max(this.#limits.few, inUse < known.length ? inUse : Math.floor(this.size / 2));
     const isInUse = ({ holds }: Interest) => (holds > 0 ? 1 : 0);
     const gone = known.sort(([, a], [, b]) => isInUse(b) - isInUse(a) || b.usedAt - a.usedAt).slice(this.#most);
     for (const [name, interest] of gone) {
