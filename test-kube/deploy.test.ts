@@ -8,30 +8,35 @@ import { until } from './support/installed-chart.ts';
 import { KubeCluster } from './support/kube-cluster.ts';
 
 const ROOT = new URL('../', import.meta.url);
-/** Of another project: enough of it to be accepted. */
-const POD_MONITOR = `
+/** Of another project: enough of them to be accepted. */
+const MONITORS = ['PodMonitor', 'ServiceMonitor']
+  .map((kind) => ({ kind, singular: kind.toLowerCase() }))
+  .map(
+    ({ kind, singular }) => `
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
-metadata: {name: podmonitors.monitoring.coreos.com}
+metadata: {name: ${singular}s.monitoring.coreos.com}
 spec:
   group: monitoring.coreos.com
   scope: Namespaced
-  names: {kind: PodMonitor, plural: podmonitors, singular: podmonitor}
+  names: {kind: ${kind}, plural: ${singular}s, singular: ${singular}}
   versions:
     - name: v1
       served: true
       storage: true
       schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, x-kubernetes-preserve-unknown-fields: true}}}}
-`;
+`,
+  )
+  .join('---');
 
 let cluster: KubeCluster;
 
 before(async () => {
   cluster = await KubeCluster.start();
-  await cluster.apply(POD_MONITOR);
+  await cluster.apply(MONITORS);
   for (const name of ['foo', 'bar']) await cluster.apply(`{apiVersion: v1, kind: Namespace, metadata: {name: ${name}}}`);
   await cluster.apply(await readFile(new URL('deploy/namespace.yaml', ROOT), 'utf8'));
-  await until('the definitions', async () => (await cluster.kubectl(['get', 'podmonitors', '-A'])).code === 0);
+  await until('the definitions', async () => (await cluster.kubectl(['get', 'podmonitors,servicemonitors', '-A'])).code === 0);
 });
 
 after(async () => {

@@ -2,8 +2,9 @@
 // is, its token says, or what the kernel knows of its process.
 
 import { CaClient } from '../ca/client.ts';
-import { HeldPolicies } from '../discovery/held-policies.ts';
+import { ConfirmedPolicies } from '../discovery/confirmed-policies.ts';
 import { MeshIndex } from '../discovery/mesh-index.ts';
+import { MeshStreams } from '../discovery/mesh-streams.ts';
 import { ResourceCache } from '../discovery/resource-cache.ts';
 import { TokenFile } from '../discovery/token-file.ts';
 import { HandfastError } from '../errors.ts';
@@ -104,12 +105,12 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     const opener = new StreamSessions({ sessions, attestor, log, answerTimeoutMs: options.answerTimeoutMs, counts: options.streamCounts });
     const livePeers = new LivePeers();
     const ledgers = new Ledgers(now);
-    const held = new HeldPolicies();
+    const held = new ConfirmedPolicies();
     const index = new MeshIndex(new ResourceCache());
 
     const server = newServer({ maxMessageBytes: MAX_REQUEST_BYTES, maxStreams: MAX_STREAMS });
     addSdsService(server, { opener, streams, log });
-    if (options.inPod === undefined) addDiscoveryRelay(server, { opener, index, held, log });
+    if (options.inPod === undefined) addDiscoveryRelay(server, { opener, mesh: new MeshStreams({ index, confirmed: held, log }) });
     const jwtTrust = () => (trust.current === undefined ? undefined : jwtTrustOf(trust.current));
     const jwtSvids = new JwtSvidCache({ signer: ca, trust: jwtTrust, now });
     addJwtSvidService(server, { attestor, signer: jwtSvids, log });
@@ -165,7 +166,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
 /** Whoever knows the mesh: control, or istiod in its place. */
 async function followUpstream(
   { controls, istiod, inPod, trustDomain, log }: AgentOptions,
-  of: { node: MeshNode; index: MeshIndex; livePeers: LivePeers; held: HeldPolicies; ledgers: Ledgers; signal: AbortSignal },
+  of: { node: MeshNode; index: MeshIndex; livePeers: LivePeers; held: ConfirmedPolicies; ledgers: Ledgers; signal: AbortSignal },
 ): Promise<{ control: () => GrpcTarget; ended: Promise<void> }> {
   const { node, index, ...rest } = of;
   if (istiod === undefined) {

@@ -1,7 +1,7 @@
 // Control as its agents have it, in one replica or several: one of them is followed, another takes its place when its stream ends; all of them are told what happens here.
 
+import type { ConfirmedPolicies } from '../discovery/confirmed-policies.ts';
 import { runDeltaAdsClient } from '../discovery/delta-ads-client.ts';
-import type { HeldPolicies } from '../discovery/held-policies.ts';
 import { runLedgerClient } from '../discovery/ledger-client.ts';
 import { meshTypeUrls } from '../discovery/mesh-source.ts';
 import { runReportClient } from '../discovery/report-client.ts';
@@ -17,7 +17,7 @@ export interface ControlsOptions {
   /** Takes what is followed; without it nothing is, and control is only told what happens. */
   readonly mesh: { apply(typeUrl: string, change: ResourceChange): void } | undefined;
   readonly livePeers: LivePeers;
-  readonly held: HeldPolicies;
+  readonly held: ConfirmedPolicies;
   readonly ledgers: Ledgers;
   readonly log: Log;
   readonly signal: AbortSignal;

@@ -1,6 +1,6 @@
 // What agents report of their sidecars' connections, and which of them have not: whoever asks before revoking must know what is missing.
 
-import { HeldPolicies as ConfirmedPolicies } from '../discovery/held-policies.ts';
+import { ConfirmedPolicies } from '../discovery/confirmed-policies.ts';
 import type { ConnectionReport, HeldPolicies, LivePeer } from '../wire/gen/handfast/report/v1/report.ts';
 
 /** What the sidecars of a node are connected to now. `complete`: it has reported, and all of it. */

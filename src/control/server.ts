@@ -40,7 +40,7 @@ export interface ControlServiceDeps {
 export function addControlServices(server: Server, deps: ControlServiceDeps): NodeReports {
   const reports = new NodeReports();
   const workloads = new WorkloadReports();
-  const mesh = new MeshForSidecars(deps);
+  const mesh = new MeshForSidecars({ ...deps, confirmed: reports.sidecars });
   /** Whom it is served as, kept until its stream ends. */
   const admit = (call: ServerDuplexStream<unknown, unknown>): Admitted | undefined => {
     const caller = admitted(call, deps);
@@ -68,7 +68,7 @@ export function addControlServices(server: Server, deps: ControlServiceDeps): No
       if (caller === undefined) return;
       leaveWhenOutOfTouch(call, deps.isInTouch);
       if (caller.workload === undefined) serveDeltaStream(call, { view: deps.cache, peer: caller.name, log: deps.log });
-      else mesh.serve(call, { spiffeId: caller.workload.uri, confirmed: reports.sidecars });
+      else mesh.serve(call, caller.workload.uri);
     },
   };
   server.addService(AggregatedDiscoveryServiceService, discovery);

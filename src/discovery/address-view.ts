@@ -4,22 +4,25 @@ import { status } from '@grpc/grpc-js';
 import { type Rate, TokenBucket } from '../rate-limit.ts';
 import { statusError } from '../wire/grpc.ts';
 import type { Follower, MeshIndex } from './mesh-index.ts';
-import type { NameBudget } from './name-budget.ts';
+import type { StreamNames } from './name-budget.ts';
 import type { AskedNames, Resources, ResourceView, Touched, VersionedResource } from './resource-view.ts';
 import { typeUrls } from './type-urls.ts';
 
 /** A sidecar asks for fewer, and lets go of those that it does not use. */
 const MAX_NAMES = 4_096;
+/** Of a type whose names are workloads': a sidecar asks for its own. */
+const MAX_WORKLOADS = 4;
 const MAX_NAME_LENGTH = 512;
 /** A sidecar that comes back names all of them at once. */
 const NAMES: Rate = { burst: 10_000, perSecond: 1_000 };
 
 /** What belongs together: in the order in which changes of one have to be heard before those of another. */
-const MESH_TYPES = [typeUrls.address, typeUrls.authorization, typeUrls.trafficPolicy];
+const MESH_TYPES: readonly string[] = [typeUrls.address, typeUrls.authorization, typeUrls.trafficPolicy];
 
 export class AddressView implements ResourceView, AskedNames, Follower {
+  readonly typeUrls = MESH_TYPES;
   readonly #index: MeshIndex;
-  readonly #budget: NameBudget;
+  readonly #budget: StreamNames;
   readonly #rate = new TokenBucket(NAMES);
   /** By type; one without an entry is asked for as a whole. */
   readonly #names = new Map<string, Set<string>>();
@@ -30,7 +33,7 @@ export class AddressView implements ResourceView, AskedNames, Follower {
   #onChange: ((typeUrl: string, names?: readonly string[], along?: Touched) => void) | undefined;
   #isFilled: boolean;
 
-  constructor(index: MeshIndex, budget: NameBudget) {
+  constructor(index: MeshIndex, budget: StreamNames) {
     this.#index = index;
     this.#budget = budget;
     this.#isFilled = this.#areAllThere();
@@ -61,11 +64,9 @@ export class AddressView implements ResourceView, AskedNames, Follower {
       this.#onChange = undefined;
       unsubscribe();
       this.#index.leave(this);
-      for (const names of this.#names.values()) {
-        for (const name of names) this.#index.unfollow(name, this);
-        this.#budget.give(names.size);
-      }
+      for (const names of this.#names.values()) for (const name of names) this.#index.unfollow(name, this);
       this.#names.clear();
+      this.#budget.give(this.#budget.count);
     };
   }
 
@@ -74,19 +75,22 @@ export class AddressView implements ResourceView, AskedNames, Follower {
     { added, dropped }: { readonly added: readonly string[]; readonly dropped: readonly string[] },
   ): { readonly answers: readonly string[]; readonly touched: Touched } {
     const names = this.#names.get(typeUrl) ?? new Set<string>();
+    let isChanged = false;
     this.#names.set(typeUrl, names);
     for (const name of dropped) {
       if (!names.delete(name)) continue;
+      isChanged = true;
       this.#budget.give(1);
       if (!this.#isAskedFor(name)) this.#count(this.#index.unfollow(name, this), -1);
     }
     for (const name of added) {
-      this.#admit(name, names);
+      this.#admit(typeUrl, { name, names });
       if (names.has(name)) continue;
+      isChanged = true;
       if (!this.#isAskedFor(name)) this.#count(this.#index.follow(name, this), 1);
       names.add(name);
     }
-    if (typeUrl === typeUrls.authorization) this.#holdAnew();
+    if (isChanged && typeUrl === typeUrls.authorization) this.#holdAnew();
     const answers = typeUrl === typeUrls.address ? added.flatMap((name) => this.#index.at(name)) : [];
     return { answers, touched: this.#takeTouched() };
   }
@@ -135,14 +139,17 @@ export class AddressView implements ResourceView, AskedNames, Follower {
     return MESH_TYPES.every((typeUrl) => this.#index.cache.resources(typeUrl) !== undefined);
   }
 
-  #admit(name: string, names: ReadonlySet<string>): void {
+  #admit(typeUrl: string, { name, names }: { name: string; names: ReadonlySet<string> }): void {
     if (name === '*') throw statusError(status.INVALID_ARGUMENT, 'a stream asks for everything of a type, or for names: open another one');
     if (name.length > MAX_NAME_LENGTH) throw statusError(status.INVALID_ARGUMENT, `a name of more than ${MAX_NAME_LENGTH} characters`);
     if (this.#rate.take() > 0)
       throw statusError(status.RESOURCE_EXHAUSTED, `more than ${NAMES.perSecond} names a second asked for on one stream`);
     if (names.has(name)) return;
-    if (names.size >= MAX_NAMES) throw statusError(status.RESOURCE_EXHAUSTED, `more than ${MAX_NAMES} names asked for on one stream`);
-    this.#budget.take(names.size);
+    if (typeUrl !== typeUrls.address && names.size >= MAX_WORKLOADS)
+      throw statusError(status.INVALID_ARGUMENT, `more than ${MAX_WORKLOADS} workloads' ${typeUrl} asked for on one stream`);
+    if (this.#budget.count >= MAX_NAMES)
+      throw statusError(status.RESOURCE_EXHAUSTED, `more than ${MAX_NAMES} names asked for on one stream`);
+    this.#budget.take();
   }
 
   #isAskedFor(name: string): boolean {

@@ -1,6 +1,6 @@
 // The asking side of delta xDS: subscriptions by name or wildcard, ACK or NACK for each response, and what is held is named again on reconnection.
 
-import type { ClientDuplexStream, Metadata } from '@grpc/grpc-js';
+import { type ClientDuplexStream, type Metadata, status } from '@grpc/grpc-js';
 import type { Snapshot } from '../snapshot.ts';
 import type { DeltaDiscoveryRequest, DeltaDiscoveryResponse } from '../wire/gen/envoy/service/discovery/v3/discovery.ts';
 import { addressOf } from './address-name.ts';
@@ -13,7 +13,8 @@ import { type DiscoveryLog, maintainStream } from './stream.ts';
 export interface ChangingNames {
   /** A stream begins. Returns the names for its first request; later ones are sent as they come. */
   opened(send: (change: { readonly added: readonly string[]; readonly dropped: readonly string[] }) => void): readonly string[];
-  closed(): void;
+  /** `isTooMuch`: the server has ended it because too much was asked for. Returns the addresses that are asked for no longer. */
+  closed(isTooMuch?: boolean): readonly string[];
   /** The addresses that a response answers. Nothing is changed: it may still be refused. */
   answeredBy(response: DeltaDiscoveryResponse): readonly string[];
   taken(response: DeltaDiscoveryResponse): void;
@@ -81,8 +82,11 @@ export async function runDeltaClient(options: DeltaClientOptions): Promise<void>
         },
       );
     },
-    onClose: () => {
-      for (const typeUrl of held.keys()) changing(typeUrl)?.closed();
+    onClose: (code) => {
+      for (const typeUrl of held.keys()) {
+        const forgotten = changing(typeUrl)?.closed(code === status.RESOURCE_EXHAUSTED) ?? [];
+        if (forgotten.length > 0) void options.apply(typeUrl, { upserts: new Map(), removed: [], forgotten });
+      }
     },
     log: options.log,
     signal: options.signal,

@@ -187,6 +187,8 @@ export function serveDeltaStream(call: DeltaStream, options: DeltaServerOptions)
       admit?.(request);
       const subscription = subscriptions.get(typeUrl);
       if (subscription === undefined) {
+        if (view.asked?.typeUrls.includes(typeUrl) === false)
+          throw statusError(status.INVALID_ARGUMENT, `${shortened(typeUrl)} is not served here`);
         if (subscriptions.size >= MAX_TYPES) throw statusError(status.INVALID_ARGUMENT, `more than ${MAX_TYPES} types on one stream`);
         const first = firstSubscription(request);
         subscriptions.set(typeUrl, first);
@@ -199,6 +201,8 @@ export function serveDeltaStream(call: DeltaStream, options: DeltaServerOptions)
         touched = change(typeUrl, subscription, { added, dropped });
       } else {
         judge(typeUrl, subscription, request);
+        if (view.asked !== undefined && request.resourceNamesSubscribe.length + request.resourceNamesUnsubscribe.length > 0)
+          throw statusError(status.INVALID_ARGUMENT, 'a stream asks for everything of a type, or for names: open another one');
         const dropped = changeNames(subscription, request);
         if (dropped.length > 0) answers?.dropped?.({ typeUrl, names: dropped });
       }

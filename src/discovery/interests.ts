@@ -6,6 +6,7 @@ import type { DeltaDiscoveryResponse } from '../wire/gen/envoy/service/discovery
 import { addressName, addressOf } from './address-name.ts';
 import type { ChangingNames } from './delta-client.ts';
 import type { DiscoveryLog } from './stream.ts';
+import { WantedNames } from './wanted-names.ts';
 
 /** `most` is below what an agent takes on one stream. Times in milliseconds. */
 export interface InterestLimits {
@@ -16,9 +17,11 @@ export interface InterestLimits {
   readonly sweepMs: number;
   /** How many are let go of at once for new ones, the longest unused first. */
   readonly makeRoomFor: number;
+  /** An agent that takes no more takes so many from everybody. */
+  readonly few: number;
 }
 
-const LIMITS: InterestLimits = { most: 4_000, idleMs: 300_000, sweepMs: 30_000, makeRoomFor: 256 };
+const LIMITS: InterestLimits = { most: 4_000, idleMs: 300_000, sweepMs: 30_000, makeRoomFor: 256, few: 32 };
 /** Of one request. What an agent takes is more than this, and the answers to it. */
 const MAX_ASKED = 32;
 const REQUESTS: Rate = { burst: 50, perSecond: 25 };
@@ -54,10 +57,15 @@ export class Interests implements ChangingNames {
   readonly #now: () => number;
   readonly #pace: TokenBucket;
   readonly #interests = new Map<string, Interest>();
-  readonly #wanted = new Set<string>();
+  /** What nobody has held yet, the longest unused first: others may have brought it up, so it has half of the room at most, and goes first. */
+  readonly #asks = new Map<string, Interest>();
+  /** To be asked for, as soon as there is room. */
+  readonly #wanted = new WantedNames();
   readonly #unwanted = new Set<string>();
   /** How many are on their way out. */
   #leaving = 0;
+  /** How many the agent is asked for at once: what it has taken, as far as that is known. */
+  #most: number;
   #send: Send | undefined;
   /** The first response of this stream was taken: what is said from now on of a name is said of what was asked on it. */
   #isSettled = false;
@@ -69,34 +77,58 @@ export class Interests implements ChangingNames {
     this.#self = options.self;
     this.#log = options.log;
     this.#limits = { ...LIMITS, ...options.limits };
+    this.#most = this.#limits.most;
     this.#now = options.now ?? (() => performance.now());
     this.#pace = new TokenBucket(REQUESTS, this.#now);
-    const sweep = setInterval(() => this.#letIdleGo(), this.#limits.sweepMs).unref();
+    const sweep = setInterval(() => this.#sweep(), this.#limits.sweepMs).unref();
     options.signal.addEventListener('abort', () => clearInterval(sweep), { once: true });
   }
 
-  /** How many addresses are asked for. */
+  /** How many addresses the agent was asked for. */
   get size(): number {
-    return this.#interests.size;
+    return this.#interests.size - this.#wanted.size;
   }
 
-  /** The address is in use until the returned function is called: it is asked for, and stays so. */
+  /** How many that are in use the agent was not asked for yet. */
+  get waiting(): number {
+    return this.#wanted.held;
+  }
+
+  /** The address is in use until the returned function is called: it is asked for, as soon as there is room where there is none, and stays so. */
   hold(address: string): () => void {
-    const interest = this.#use(address);
-    if (interest === undefined) return () => undefined;
+    const name = addressName(address);
+    const interest = this.#use(name);
+    this.#asks.delete(name);
     interest.holds++;
+    if (interest.state === 'wanted') {
+      this.#wanted.hold(name);
+      if (this.#room <= 0) this.#complain();
+      this.#makeRoomForHolds();
+    }
     let held = true;
     return () => {
       if (!held) return;
       held = false;
       interest.holds--;
       interest.usedAt = this.#now();
+      if (interest.holds > 0) return;
+      // Nobody has heard of it, and nobody waits for it any more.
+      if (this.#wanted.has(name)) this.#forget(name);
+      else this.#makeRoomForHolds();
     };
   }
 
-  /** Asks for the address, which may be let go of when it is not asked for again. */
+  /** Asks for the address, which may be let go of when it is not asked for again. It is left out where too many are asked for. */
   ask(address: string): void {
-    this.#use(address);
+    const name = addressName(address);
+    if (!this.#interests.has(name) && !this.#hasRoomForAsk()) {
+      this.#complain();
+      return;
+    }
+    const isNew = !this.#interests.has(name);
+    const interest = this.#use(name);
+    if (!isNew && !this.#asks.delete(name)) return;
+    this.#asks.set(name, interest);
   }
 
   opened(send: Send): readonly string[] {
@@ -107,14 +139,15 @@ export class Interests implements ChangingNames {
     const names = [this.#self];
     for (const [name, interest] of this.#interests) {
       if (interest.state === 'answered') names.push(name);
-      else if (interest.state === 'leaving' && !isWantedAgain(interest)) this.#interests.delete(name);
+      else if (interest.state === 'leaving' && !isWantedAgain(interest)) this.#forget(name);
       else this.#want(name, interest);
     }
     return names;
   }
 
-  closed(): void {
+  closed(isTooMuch = false): readonly string[] {
     this.#send = undefined;
+    return isTooMuch && this.size > this.#limits.few ? this.#comeDown() : [];
   }
 
   answeredBy({ resources, removedResources }: DeltaDiscoveryResponse): readonly string[] {
@@ -133,66 +166,118 @@ export class Interests implements ChangingNames {
       if (interest?.state !== 'leaving') continue;
       this.#leaving--;
       if (isWantedAgain(interest)) this.#want(name, interest);
-      else this.#interests.delete(name);
+      else this.#forget(name);
     }
-    if (this.#unwanted.size > 0) this.#sayLater();
+    this.#makeRoomForHolds();
+    this.#sayLater();
   }
 
-  #use(address: string): Interest | undefined {
-    const name = addressName(address);
+  /** How many more may be asked for now. */
+  get #room(): number {
+    return this.#most - this.size;
+  }
+
+  #use(name: string): Interest {
     const interest = this.#interests.get(name) ?? this.#add(name);
-    if (interest !== undefined) interest.usedAt = this.#now();
+    interest.usedAt = this.#now();
     return interest;
   }
 
-  #add(name: string): Interest | undefined {
-    if (this.#interests.size >= this.#limits.most) {
-      this.#makeRoom();
-      this.#complain();
-      return undefined;
-    }
+  #add(name: string): Interest {
     const interest: Interest = { state: 'wanted', holds: 0, usedAt: this.#now() };
     this.#interests.set(name, interest);
     this.#want(name, interest);
-    // Before it is full, so that those who come meanwhile need not be turned away.
-    if (this.#interests.size - this.#leaving > this.#limits.most - this.#limits.makeRoomFor) this.#makeRoom();
+    // Before it is full, so that those who come meanwhile need not wait.
+    if (this.#interests.size - this.#leaving > this.#most - this.#limits.makeRoomFor) this.#makeRoom();
     return interest;
+  }
+
+  #forget(name: string): void {
+    this.#interests.delete(name);
+    this.#asks.delete(name);
+    this.#wanted.delete(name);
   }
 
   #want(name: string, interest: Interest): void {
     interest.state = 'wanted';
-    this.#wanted.add(name);
+    this.#wanted.add(name, { isHeld: interest.holds > 0 });
     this.#sayLater();
+  }
+
+  /** Half of all, so that whoever calls this pod does not keep it from calling others. */
+  #hasRoomForAsk(): boolean {
+    const most = Math.ceil(this.#most / 2);
+    if (this.#asks.size >= most && this.#unwanted.size === 0) {
+      const isIdle = this.#isIdle(this.#now());
+      const idle: string[] = [];
+      // Not faster than others can be asked for in their place.
+      const atOnce = Math.min(this.#limits.makeRoomFor, MAX_ASKED);
+      let looked = 0;
+      for (const [name, interest] of this.#asks) {
+        if (looked++ >= atOnce) break;
+        if (isIdle(interest)) idle.push(name);
+      }
+      this.#letGo(idle);
+    }
+    return this.#asks.size < most;
+  }
+
+  #makeRoomForHolds(): void {
+    if (this.#wanted.held > 0 && this.#room <= 0) this.#makeRoom();
   }
 
   #makeRoom(): void {
     if (this.#unwanted.size > 0) return;
-    const idle = this.#idle(this.#now()).sort(([, a], [, b]) => a.usedAt - b.usedAt);
+    const isAsk = (name: string) => Number(this.#asks.has(name));
+    const idle = this.#idle(this.#now()).sort(([a, { usedAt }], [b, other]) => isAsk(b) - isAsk(a) || usedAt - other.usedAt);
     this.#letGo(idle.slice(0, this.#limits.makeRoomFor).map(([name]) => name));
   }
 
-  #letIdleGo(): void {
-    const before = this.#now() - this.#limits.idleMs;
-    this.#letGo(this.#idle(before).map(([name]) => name));
+  #sweep(): void {
+    this.#letGo(this.#idle(this.#now() - this.#limits.idleMs).map(([name]) => name));
+    // Others have let go of theirs, perhaps.
+    if (this.#send !== undefined && this.#isSettled) this.#most = Math.min(this.#limits.most, 2 * this.#most);
+    this.#makeRoomForHolds();
+    this.#sayLater();
+  }
+
+  #idle(before: number): [string, Interest][] {
+    const isIdle = this.#isIdle(before);
+    return [...this.#interests].filter(([, interest]) => isIdle(interest));
   }
 
   /** What was wanted and not asked for in time; and what is known, but not while nobody is there to ask again: it goes on to be of use. */
-  #idle(before: number): [string, Interest][] {
+  #isIdle(before: number): (interest: Interest) => boolean {
     const isHeard = this.#send !== undefined && this.#isSettled;
     const givenUp = Math.min(before, this.#now() - WANTED_MS);
-    return [...this.#interests].filter(([, { state, holds, usedAt }]) => {
+    return ({ state, holds, usedAt }) => {
       if (holds > 0) return false;
       return state === 'wanted' ? usedAt <= givenUp : state === 'answered' && isHeard && usedAt <= before;
-    });
+    };
   }
 
   #letGo(names: readonly string[]): void {
     for (const name of names) {
       // Whoever waited for it has gone, and nobody else has heard of it.
-      if (this.#wanted.delete(name)) this.#interests.delete(name);
+      if (this.#wanted.has(name)) this.#forget(name);
       else this.#unwanted.add(name);
     }
     if (this.#unwanted.size > 0) this.#sayLater();
+  }
+
+  /** The agent takes no more: it is asked for what is in use alone, and when it was asked for nothing else, for half of that. Returns what is not known any more. */
+  #comeDown(): readonly string[] {
+    const known = [...this.#interests].filter(([, { state }]) => state === 'answered');
+    const inUse = known.filter(([, { holds }]) => holds > 0).length;
+    this.#most = Math.max(this.#limits.few, inUse < known.length ? inUse : Math.floor(this.size / 2));
+    const isInUse = ({ holds }: Interest) => (holds > 0 ? 1 : 0);
+    const gone = known.sort(([, a], [, b]) => isInUse(b) - isInUse(a) || b.usedAt - a.usedAt).slice(this.#most);
+    for (const [name, interest] of gone) {
+      if (interest.holds > 0) this.#want(name, interest);
+      else this.#forget(name);
+    }
+    this.#complain();
+    return gone.flatMap(([name]) => addressOf(name) ?? []);
   }
 
   #complain(): void {
@@ -200,22 +285,26 @@ export class Interests implements ChangingNames {
     if (now - this.#complainedAt < COMPLAIN_EVERY_MS) return;
     this.#complainedAt = now;
     this.#log.warn(
-      { addresses: this.#interests.size },
-      'this pod speaks to so many addresses at once that the agent is not asked for more of them',
+      { addresses: this.size, waiting: this.waiting, most: this.#most },
+      'this pod speaks to so many addresses at once, or is called from so many, that the agent is not asked for all of them',
     );
   }
 
   /** What comes up in one turn of the event loop is said at once; what comes faster than the agent takes it, together. */
   #sayLater(): void {
-    if (this.#send === undefined || this.#scheduled !== 'no') return;
+    if (this.#send === undefined || this.#scheduled !== 'no' || !this.#hasToSay()) return;
     this.#scheduled = 'soon';
     setImmediate(() => this.#say());
+  }
+
+  #hasToSay(): boolean {
+    return this.#unwanted.size > 0 || (this.#room > 0 && this.#wanted.size > 0);
   }
 
   #say(): void {
     this.#scheduled = 'no';
     const send = this.#send;
-    if (send === undefined || (this.#wanted.size === 0 && this.#unwanted.size === 0)) return;
+    if (send === undefined || !this.#hasToSay()) return;
     const waitMs = this.#pace.take();
     if (waitMs > 0) {
       this.#scheduled = 'later';
@@ -223,14 +312,13 @@ export class Interests implements ChangingNames {
       return;
     }
     const dropped = this.#dropUnwanted();
-    const added = [...this.#wanted].slice(0, MAX_ASKED);
+    const added = this.#wanted.take(Math.min(MAX_ASKED, this.#room));
     for (const name of added) {
-      this.#wanted.delete(name);
       const interest = this.#interests.get(name);
       if (interest !== undefined) interest.state = 'asked';
     }
     if (added.length > 0 || dropped.length > 0) send({ added, dropped });
-    if (this.#wanted.size > 0) this.#sayLater();
+    this.#sayLater();
   }
 
   /** Those that are still not in use. */

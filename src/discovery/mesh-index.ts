@@ -56,8 +56,11 @@ export class MeshIndex {
   /** Fills the cache. Throws, changing nothing, when a sidecar could not use any resource of the change: an address must not seem to be nobody's because of it. */
   apply(typeUrl: string, change: ResourceChange): void {
     this.#read = readingOf(typeUrl, change);
-    this.cache.apply(typeUrl, change);
-    this.#read = undefined;
+    try {
+      this.cache.apply(typeUrl, change);
+    } finally {
+      this.#read = undefined;
+    }
   }
 
   /** Whether there is anybody of this name or at this address. */

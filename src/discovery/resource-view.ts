@@ -28,6 +28,8 @@ export interface ResourceView {
 
 /** What a client has asked for by name, where one name can stand for several resources; the view offers those, and what belongs to them. */
 export interface AskedNames {
+  /** There are no others. */
+  readonly typeUrls: readonly string[];
   /** Takes names that are asked for from now on, and that are no longer. Returns which resources answer for the former, to be sent though the client may have them, and what has changed by it. Throws the status to end the stream with. */
   change(
     typeUrl: string,

@@ -20,8 +20,8 @@ export interface StreamOptions<Request, Response> {
   readonly token: Snapshot<string> | undefined;
   readonly onOpen: (send: (request: Request) => void) => void;
   readonly onMessage: (response: Response, send: (request: Request) => void) => void;
-  /** After each stream that `onOpen` was called for. */
-  readonly onClose?: () => void;
+  /** After each stream that `onOpen` was called for; with the status that the server ended it with, where it did. */
+  readonly onClose?: (code: unknown) => void;
   readonly log: DiscoveryLog;
   readonly signal: AbortSignal;
 }
@@ -56,11 +56,11 @@ function runOnce<Request, Response>(options: StreamOptions<Request, Response>): 
   }
   return new Promise((resolve) => {
     let heard = false;
-    const finish = (reason: string) => {
+    const finish = (reason: string, code?: unknown) => {
       unsubscribe?.();
       signal.removeEventListener('abort', onAbort);
       call.cancel();
-      options.onClose?.();
+      options.onClose?.(code);
       resolve({ reason, heard });
     };
     const onAbort = () => finish('stopped');
@@ -68,7 +68,7 @@ function runOnce<Request, Response>(options: StreamOptions<Request, Response>): 
     const send = (request: Request) => {
       if (!call.destroyed && !call.writableEnded) call.write(request);
     };
-    call.on('error', (error) => finish(messageOf(error)));
+    call.on('error', (error) => finish(messageOf(error), 'code' in error ? error.code : undefined));
     call.on('end', () => finish('the server ended the stream'));
     call.on('data', (response: Response) => {
       heard = true;

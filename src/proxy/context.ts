@@ -9,6 +9,7 @@ import { decideRevocation, decideTrust } from '../policy/decide.ts';
 import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
 import type { Endpoint, TrafficPolicy, Workload } from '../policy/model.ts';
 import type { Judgement, Verdict } from '../policy/verdict.ts';
+import type { TokenBucket } from '../rate-limit.ts';
 import type { Snapshot } from '../snapshot.ts';
 import { type RevocationList, revocationOf } from '../spiffe/crl.ts';
 import type { Identity } from '../spiffe/identity.ts';
@@ -50,6 +51,8 @@ export interface PipelineContext {
   readonly mesh: Snapshot<MeshSnapshot>;
   readonly interests: AddressInterests;
   readonly known: KnownAddresses;
+  /** How often a caller that was refused is asked about: anybody can be one. */
+  readonly refusedCallers: TokenBucket;
   readonly identity: Snapshot<Identity>;
   /** Undefined until the first list has come: nobody can be trusted to be unrevoked before. */
   readonly revocations: Snapshot<RevocationList>;

@@ -41,20 +41,31 @@ export function settle(tracked: Tracked, judged: Judged, arrived: Arrived, conte
   const { mesh, self, policy } = judged;
   const authorizations = mesh.authorizations.of(self);
   const shadow = decideShadow(arrival, { policy, authorizations });
-  const { address } = judged.downstream;
-  const registered = mesh.registry.workloadAt(address);
-  // No verdict depends on it: it is asked for beside everything else.
-  context.interests.ask(address);
-  const caller = registered !== undefined ? { registered } : mesh.knows(address) ? {} : { isUnasked: true };
+  const verdict = decideArrival(arrival, { switches: policy, authorizations });
+  const caller = nameCaller(judged, { isAllowed: verdict.allowed, isProven: peer !== undefined, context });
   const known: Known = { ...judged, transport, ...(shadow.allowed ? {} : { shadow }), ...caller };
   tracked.note(peer === undefined ? known : { ...known, peer });
-  enforce(decideArrival(arrival, { switches: policy, authorizations }));
+  enforce(verdict);
   judgeFromNowOn(tracked, {
     context,
     judgedBy: mesh,
     ...(arrived.verifiedBy === undefined ? {} : { verifiedBy: arrived.verifiedBy }),
     judge: (next) => rejudge(next, { arrival, context }),
   });
+}
+
+/** Who is at the caller's address. No verdict depends on it: it is asked for beside everything else, and for those who are refused only where their name is all that is known of them, and seldom. */
+function nameCaller(
+  { downstream: { address }, mesh }: Judged,
+  of: { isAllowed: boolean; isProven: boolean; context: PipelineContext },
+): Pick<Known, 'registered' | 'isUnasked'> {
+  const { interests, refusedCallers } = of.context;
+  const isKnown = mesh.knows(address);
+  const isAsked = of.isAllowed || (!of.isProven && !isKnown && refusedCallers.take() === 0);
+  if (isAsked) interests.ask(address);
+  const registered = mesh.registry.workloadAt(address);
+  if (registered !== undefined) return { registered };
+  return isAsked && !isKnown ? { isUnasked: true } : {};
 }
 
 function rejudge(mesh: MeshSnapshot, of: { arrival: Arrival; context: PipelineContext }): Judgement {

@@ -12,6 +12,7 @@ import type { Log } from '../observe/log.ts';
 import { serveReadiness } from '../observe/readiness.ts';
 import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
 import type { Endpoint } from '../policy/model.ts';
+import { type Rate, TokenBucket } from '../rate-limit.ts';
 import type { Snapshot } from '../snapshot.ts';
 import { noRevocations, type RevocationList } from '../spiffe/crl.ts';
 import type { Identity } from '../spiffe/identity.ts';
@@ -58,6 +59,9 @@ export interface SidecarOptions {
 
 /** How long a connection that was cut may take to end before nobody waits for it any more. */
 const CUT_GRACE_MS = 2_000;
+
+/** A hundredth of what an agent is asked for at most. */
+const REFUSED_CALLERS: Rate = { burst: 50, perSecond: 10 };
 
 /** The process's other well-known ports: captured traffic for them is never for the application. */
 const RESERVED_PORTS = [15000, 15004, TUNNEL_PORT, 15020];
@@ -128,7 +132,8 @@ export class Sidecar {
     const ownPorts = new Set(RESERVED_PORTS);
     const local = new LocalAddresses(now);
     const known = new KnownAddresses(mesh);
-    const context: PipelineContext = { ...options, ownPorts, local, terminator, known, tunnels: tunnels.pool, tracker };
+    const refusedCallers = new TokenBucket(REFUSED_CALLERS);
+    const context: PipelineContext = { ...options, ownPorts, local, terminator, known, refusedCallers, tunnels: tunnels.pool, tracker };
     const state = { draining: false };
 
     if (identity.current !== undefined) {

@@ -259,6 +259,34 @@ describe('a stream that asks for too much', () => {
   });
 });
 
+describe('a sidecar whose agent takes no more', () => {
+  it('lets-go-of-what-nobody-uses-and-comes-back', async () => {
+    const [web, outside] = [await application(), await application('127.0.0.2')];
+    const rig = await DiscoveryRig.start(world([web]));
+    const client = await sidecarOf(rig);
+    client.destination = VIP;
+    const socket = dial(client);
+    socket.write('hello');
+    assert.equal(await heard(socket), 'hello');
+    const idle = Array.from({ length: 200 }, (_, host) => `10.7.0.${host}`);
+    for (const address of idle) client.interests.ask(address);
+    const known = () => idle.filter((address) => client.mesh.current?.knows(address) === true).length;
+    await eventually(() => known() === idle.length);
+    await rig.stop();
+    await rig.restart(world([web]), { all: 100, each: 100 });
+    await eventually(() => known() < idle.length);
+    assert.equal(known(), 30);
+    // Whom it speaks to it knows, and whoever else it is to speak to it asks for.
+    assert.equal(client.mesh.current?.knows(VIP.address), true);
+    client.destination = outside.endpoint;
+    assert.equal(await asks(client), 'hello');
+    client.destination = VIP;
+    assert.equal(await asks(client), 'hello');
+    socket.write('again');
+    assert.equal(await heard(socket), 'again');
+  });
+});
+
 describe('a caller that proves nothing', () => {
   const httpbin = { namespace: 'bar', name: 'httpbin' };
   const mesh: MeshSpec = {

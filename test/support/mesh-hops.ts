@@ -1,6 +1,7 @@
 // Control, agents and sidecars without sockets between them: what is under way is moved on when a test says, in whatever order.
 
 import { EventEmitter } from 'node:events';
+import { addressName } from '../../src/discovery/address-name.ts';
 import { decodeAuthorization, encodeAuthorization } from '../../src/discovery/authorization-codec.ts';
 import type { ChangingNames } from '../../src/discovery/delta-client.ts';
 import { type DeltaStream, serveDeltaStream } from '../../src/discovery/delta-server.ts';
@@ -60,7 +61,8 @@ export class Hop {
     this.connect();
   }
 
-  connect(): void {
+  /** `isTooMuch`: the server has ended the stream before, because too much was asked for. */
+  connect({ isTooMuch = false } = {}): void {
     this.#call.emit('cancelled');
     const down: Written[] = [];
     this.#down = down;
@@ -70,7 +72,8 @@ export class Hop {
     });
     // The part of a gRPC stream that the server touches; the rest of one is not made for thousands of steps.
     serveDeltaStream(this.#call as unknown as DeltaStream, { view: this.#from(), peer: 'test', log: quiet });
-    this.#changing?.closed();
+    const forgotten = this.#changing?.closed(isTooMuch) ?? [];
+    if (forgotten.length > 0) this.#heard({ forgotten: forgotten.map(addressName) });
     const up: Partial<DeltaDiscoveryRequest>[] = [];
     this.#up = up;
     for (const [typeUrl, held] of this.#held) {

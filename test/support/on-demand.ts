@@ -6,7 +6,7 @@ import { runDeltaAdsClient } from '../../src/discovery/delta-ads-client.ts';
 import { type InterestLimits, Interests } from '../../src/discovery/interests.ts';
 import { MeshIndex } from '../../src/discovery/mesh-index.ts';
 import { MeshSource } from '../../src/discovery/mesh-source.ts';
-import { NameBudget } from '../../src/discovery/name-budget.ts';
+import { type NameBounds, NameBudget } from '../../src/discovery/name-budget.ts';
 import { ResourceCache } from '../../src/discovery/resource-cache.ts';
 import { sidecarSubscriptions } from '../../src/discovery/sidecar-subscriptions.ts';
 import { typeUrls } from '../../src/discovery/type-urls.ts';
@@ -22,10 +22,11 @@ export class DiscoveryRig {
   readonly #path: string | undefined;
   #index = new MeshIndex(new ResourceCache());
   #server: Awaited<ReturnType<typeof serve>> | undefined;
-  #budget = new NameBudget();
+  #budget: NameBudget;
 
-  private constructor(path?: string) {
+  private constructor({ path, names }: { path?: string; names?: NameBounds } = {}) {
     this.#path = path;
+    this.#budget = new NameBudget(names);
   }
 
   static async start(spec?: MeshSpec): Promise<DiscoveryRig> {
@@ -52,7 +53,8 @@ export class DiscoveryRig {
   }
 
   /** Another agent takes the place of one that was stopped: it knows what is published from now on. */
-  async restart(spec?: MeshSpec): Promise<void> {
+  async restart(spec?: MeshSpec, names?: NameBounds): Promise<void> {
+    this.#budget = new NameBudget(names);
     this.#index = new MeshIndex(new ResourceCache());
     await this.#listen(this.server.path);
     if (spec !== undefined) this.publish(spec);
@@ -79,7 +81,7 @@ export class DiscoveryRig {
 
   async #listen(path = this.#path): Promise<void> {
     const index = this.#index;
-    this.#server = await serve(path, index.cache, { viewOf: () => new AddressView(index, this.#budget) });
+    this.#server = await serve(path, index.cache, { viewOf: () => new AddressView(index, this.#budget.open('foo')) });
   }
 
   #replace(typeUrl: string, all: readonly (readonly [string, Uint8Array])[]): void {

@@ -107,8 +107,8 @@ class Mirror {
   heard = 0;
   readonly stop: () => void;
 
-  constructor(mesh: Mesh, budget = new NameBudget()) {
-    this.view = new AddressView(mesh.index, budget);
+  constructor(mesh: Mesh, { budget = new NameBudget(), workload = 'foo' } = {}) {
+    this.view = new AddressView(mesh.index, budget.open(workload));
     this.stop = this.view.subscribe((typeUrl, names, along = []) => this.take([[typeUrl, names], ...along]));
   }
 
@@ -231,7 +231,7 @@ describe('the view of a stream', () => {
 
   it('is-told-as-a-whole-or-not-at-all', () => {
     const index = new MeshIndex(new ResourceCache());
-    const view = new AddressView(index, new NameBudget());
+    const view = new AddressView(index, new NameBudget().open('foo'));
     const told: string[] = [];
     const stop = view.subscribe((typeUrl, _, along = []) => told.push(typeUrl, ...[...along].map(([each]) => each)));
     view.change(address, { added: ['/10.0.0.1'], dropped: [] });
@@ -262,18 +262,89 @@ describe('what an agent takes', () => {
     assert.deepEqual([mesh.index.at('/10.0.0.1'), mesh.index.at('/10.0.0.2')], [[], ['w1']]);
   });
 
+  it('goes-on-with-what-comes-next-when-somebody-could-not-hear-of-a-change', () => {
+    const { index } = new Mesh();
+    const deaf = index.cache.subscribe(() => {
+      throw new Error('deaf');
+    });
+    const change = (uid: string, ip: string) => ({
+      upserts: new Map([[uid, encodeWorkload(workload(uid, { addresses: [ip] }))]]),
+      removed: [],
+    });
+    assert.throws(() => index.apply(address, change('w0', '10.0.0.1')), /deaf/);
+    deaf();
+    index.cache.apply(address, change('w1', '10.0.0.2'));
+    assert.deepEqual(index.at('/10.0.0.2'), ['w1']);
+  });
+
+  const names = (from: number, count: number) => Array.from({ length: count }, (_, nth) => `/10.0.${from}.${nth}`);
+
   it('takes-names-up-to-a-bound-for-all-streams-and-leaves-each-some-of-its-own', () => {
     const mesh = new Mesh();
-    const budget = new NameBudget(200);
-    const [greedy, modest] = [new Mirror(mesh, budget), new Mirror(mesh, budget)];
-    const names = (from: number, count: number) => Array.from({ length: count }, (_, nth) => `/10.0.${from}.${nth}`);
-    greedy.ask(address, names(1, 200));
+    const budget = new NameBudget({ all: 200, each: 150 });
+    const [greedy, modest] = ['greedy', 'modest'].map((workload) => new Mirror(mesh, { budget, workload }));
+    assert.ok(greedy !== undefined && modest !== undefined);
+    greedy.ask(address, names(1, 100));
     assert.throws(() => greedy.ask(address, names(2, 1)), /together/);
     modest.ask(address, names(3, 64));
     assert.throws(() => modest.ask(address, names(4, 1)), /together/);
     greedy.stop();
-    modest.ask(address, names(4, 100));
+    modest.ask(address, names(4, 36));
     modest.stop();
-    assert.throws(() => new Mirror(mesh, budget).ask(address, ['*']), /another one/);
+    assert.throws(() => new Mirror(mesh, { budget }).ask(address, ['*']), /another one/);
+  });
+
+  it('one-workload-with-many-streams-leaves-others-what-they-need', () => {
+    const mesh = new Mesh();
+    const budget = new NameBudget({ all: 4_000, each: 4_000 });
+    const greedy = Array.from({ length: 20 }, () => new Mirror(mesh, { budget, workload: 'greedy' }));
+    for (const [nth, stream] of greedy.entries()) {
+      try {
+        stream.ask(address, names(nth, 200));
+      } catch {
+        // It has all that it can get.
+      }
+    }
+    const others = ['a', 'b'].map((workload) => new Mirror(mesh, { budget, workload }));
+    for (const other of others) other.ask(address, names(1, 200));
+    for (const stream of [...greedy, ...others]) stream.stop();
+    // All of it was given back.
+    const next = new Mirror(mesh, { budget, workload: 'next' });
+    next.ask(address, names(1, 2_000));
+    next.stop();
+    const bounded = new Mirror(mesh, { budget: new NameBudget({ all: 4_000, each: 100 }) });
+    assert.throws(() => bounded.ask(address, names(1, 101)), /together/);
+  });
+
+  it('counts-the-names-of-a-stream-whatever-their-types-and-takes-those-of-few-workloads', () => {
+    const mesh = new Mesh();
+    const stream = new Mirror(mesh);
+    for (const typeUrl of [authorization, trafficPolicy]) {
+      stream.ask(typeUrl, ['w0', 'w1', 'w2', 'w3']);
+      assert.throws(() => stream.ask(typeUrl, ['w4']), /more than 4 workloads/);
+    }
+    stream.ask(address, names(1, 4_088));
+    assert.throws(() => stream.ask(address, ['/10.1.0.1']), /more than 4096 names/);
+    stream.ask(address, ['/10.1.0.1'], names(1, 1));
+    stream.stop();
+  });
+
+  it('an-empty-request-costs-no-look-at-the-authorizations', () => {
+    const mesh = new Mesh();
+    mesh.setWorkload('w0', workload('w0'));
+    const stream = new Mirror(mesh);
+    let looks = 0;
+    const holdingFor = mesh.index.holdingFor.bind(mesh.index);
+    mesh.index.holdingFor = (uid) => {
+      looks++;
+      return holdingFor(uid);
+    };
+    stream.ask(authorization, ['w0']);
+    assert.equal(looks, 1);
+    for (const again of [[], ['w0']]) stream.ask(authorization, again);
+    assert.equal(looks, 1);
+    stream.ask(authorization, [], ['w0']);
+    assert.deepEqual(stream.names[authorization], []);
+    stream.stop();
   });
 });

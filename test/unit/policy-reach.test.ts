@@ -8,7 +8,7 @@ import type { EffectiveObjects } from '../../src/control/objects/mesh-objects.ts
 import { parseObjects } from '../../src/control/objects/parse-objects.ts';
 import { reachOf, selectedBy } from '../../src/control/policy-reach.ts';
 import { isUpToDate } from '../../src/control/reach-status.ts';
-import { HeldPolicies, TakenByStream } from '../../src/discovery/held-policies.ts';
+import { ConfirmedPolicies, TakenByStream } from '../../src/discovery/confirmed-policies.ts';
 import { ownPoliciesDigest } from '../../src/discovery/own-policies.ts';
 import { ResourceCache } from '../../src/discovery/resource-cache.ts';
 import { typeUrls } from '../../src/discovery/type-urls.ts';
@@ -123,7 +123,7 @@ describe('what is held', () => {
   };
 
   test('is told of pods of the sidecar’s own namespace that have a policy, while its stream lasts', () => {
-    const held = new HeldPolicies();
+    const held = new ConfirmedPolicies();
     const end = held.follow(sidecar('foo/a', 'v1', 'foo/x'));
     held.follow(sidecar('bar/b', 'v1'));
     held.follow(sidecar('foo/new', undefined));

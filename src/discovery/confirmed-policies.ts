@@ -2,7 +2,7 @@
 
 import { podUid } from '../policy/model.ts';
 import { parseSpiffeId, workloadOf } from '../spiffe/spiffe-id.ts';
-import type { HeldPolicies as Held } from '../wire/gen/handfast/report/v1/report.ts';
+import type { HeldPolicies } from '../wire/gen/handfast/report/v1/report.ts';
 import { ownPoliciesDigest } from './own-policies.ts';
 import type { StreamAnswers } from './resource-view.ts';
 import { typeUrls } from './type-urls.ts';
@@ -36,7 +36,7 @@ export class TakenByStream implements StreamAnswers {
   }
 
   /** Undefined while it is nobody's, or has no policy yet. */
-  get taken(): Held | undefined {
+  get taken(): HeldPolicies | undefined {
     const pod = this.#pod;
     const policies = this.#held.get(typeUrls.trafficPolicy) ?? NOTHING;
     const trafficPolicy = pod === undefined ? undefined : policies.get(podUid(pod));
@@ -46,7 +46,7 @@ export class TakenByStream implements StreamAnswers {
   }
 }
 
-export class HeldPolicies {
+export class ConfirmedPolicies {
   readonly #streams = new Set<TakenByStream>();
   #revision = 0;
 
@@ -68,7 +68,7 @@ export class HeldPolicies {
     };
   }
 
-  get all(): readonly Held[] {
+  get all(): readonly HeldPolicies[] {
     return [...this.#streams].flatMap(({ taken }) => taken ?? []);
   }
 }
