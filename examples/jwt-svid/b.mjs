@@ -4,13 +4,13 @@ import { createServer } from 'node:http';
 import { withJwtSvid } from './identity.mjs';
 
 const AUDIENCE = 'b';
-/** Who may do what here, by namespace and service account. */
-const READERS = new Set(['foo/a']);
+/** Who may do what here. Whole SPIFFE IDs: the same namespace and service account in another trust domain are somebody else. */
+const READERS = new Set(['spiffe://cluster.local/ns/foo/sa/a']);
 
 const server = createServer(
   withJwtSvid({ audience: AUDIENCE }, (request, response) => {
-    const { namespace, serviceAccount, spiffeId } = request.spiffe;
-    const allowed = READERS.has(`${namespace}/${serviceAccount}`);
+    const { spiffeId } = request.spiffe;
+    const allowed = READERS.has(spiffeId);
     response.writeHead(allowed ? 200 : 403, { 'content-type': 'application/json' });
     response.end(JSON.stringify(allowed ? { hello: spiffeId } : { reason: 'NOT_A_READER', caller: spiffeId }));
   }),

@@ -78,7 +78,13 @@ function requestsOf(
   peer: PeerCredentials,
   { gate, signer, trust, log, now }: IdentitySocketOptions & { gate: WorkloadGate },
 ): IdentityRequests {
-  const own = () => only(gate.attest(peer));
+  const own = () => {
+    try {
+      return only(gate.attest(peer));
+    } catch (cause) {
+      throw new HandfastError('IDENTITY_MISMATCH', messageOf(cause), { cause });
+    }
+  };
   return new IdentityRequests({
     token: () => own()?.token.current,
     signer: { signJwtSvid: (request) => sign(request, { signer, own }) },

@@ -31,14 +31,27 @@ interface CacheOptions {
   /** Unix milliseconds. */
   readonly now: () => number;
   readonly maxEntries?: number;
+  /** Of tokens; default 16 MiB. */
+  readonly maxBytes?: number;
 }
 
 const MAX_ENTRIES = 10_000;
+const MAX_BYTES = 16 * 1024 * 1024;
+/** What is not handed out any more is dropped this often. */
+const SWEEP_MS = 60_000;
+
+/** `proofEndsAt`: when the token ends (Unix milliseconds) by which its workload proved itself: nothing is handed out on its word then. */
+interface Entry {
+  readonly svid: JwtSvid;
+  readonly proofEndsAt: number;
+}
 
 export class JwtSvidCache implements JwtSvidSigner {
   readonly #options: CacheOptions;
   /** The longest unused first. */
-  readonly #entries = new Map<string, JwtSvid>();
+  readonly #entries = new Map<string, Entry>();
+  #bytes = 0;
+  #sweptAt = 0;
   readonly #underWay = new Map<string, Promise<JwtSvid>>();
 
   constructor(options: CacheOptions) {
@@ -57,10 +70,10 @@ export class JwtSvidCache implements JwtSvidSigner {
       .update(JSON.stringify([token, unique.toSorted()]))
       .digest('base64');
     const known = this.#entries.get(key);
-    this.#entries.delete(key);
+    this.#drop(key);
     if (known !== undefined && this.#mayBeUsedAgain(known)) {
-      this.#entries.set(key, known);
-      return known;
+      this.#keep(key, known);
+      return known.svid;
     }
     let signing = this.#underWay.get(key);
     if (signing === undefined) {
@@ -71,30 +84,64 @@ export class JwtSvidCache implements JwtSvidSigner {
   }
 
   async #sign(key: string, request: JwtSvidRequest): Promise<JwtSvid> {
-    const { signer, maxEntries = MAX_ENTRIES } = this.#options;
+    const { signer, maxEntries = MAX_ENTRIES, maxBytes = MAX_BYTES } = this.#options;
     const signed = await signer.signJwtSvid(request);
     if (signed.expiresAt * 1000 <= this.#options.now()) {
       throw new HandfastError('JWT_INVALID', `${signed.spiffeId}: the CA signed a token that is expired by our clock`);
     }
-    this.#entries.set(key, signed);
+    this.#sweep();
+    this.#keep(key, { svid: signed, proofEndsAt: endOf(request.token) });
     for (const oldest of this.#entries.keys()) {
-      if (this.#entries.size <= maxEntries) break;
-      this.#entries.delete(oldest);
+      if (this.#entries.size <= maxEntries && this.#bytes <= maxBytes) break;
+      this.#drop(oldest);
     }
     return signed;
   }
 
-  /** In the first half of its life, its key still in the bundle, and nobody's that has been blocked, or was since. */
-  #mayBeUsedAgain({ token, spiffeId, issuedAt, expiresAt }: JwtSvid): boolean {
+  #keep(key: string, entry: Entry): void {
+    this.#entries.set(key, entry);
+    this.#bytes += entry.svid.token.length;
+  }
+
+  #drop(key: string): void {
+    this.#bytes -= this.#entries.get(key)?.svid.token.length ?? 0;
+    this.#entries.delete(key);
+  }
+
+  #sweep(): void {
+    const now = this.#options.now();
+    if (now - this.#sweptAt < SWEEP_MS) return;
+    this.#sweptAt = now;
+    for (const [key, entry] of this.#entries) if (!isYoung(entry, now)) this.#drop(key);
+  }
+
+  /** In the first half of its life, its key still in the bundle and its issuer the one of now, and nobody's that has been blocked, or was since. */
+  #mayBeUsedAgain(entry: Entry): boolean {
+    const { token, spiffeId, issuedAt } = entry.svid;
     const trust = this.#options.trust();
     if (trust === undefined || trust.blockedIds.has(spiffeId) || isBeforeRevocation(trust, { spiffeId, issuedAt })) return false;
-    if (!(this.#options.now() < ((issuedAt + expiresAt) / 2) * 1000)) return false;
+    if (!isYoung(entry, this.#options.now())) return false;
     try {
-      const { kid } = readJws(token);
+      const { kid, claims } = readJws(token);
+      if (claims.iss !== trust.issuer) return false;
       const keySet = trust.keySets.get(parseSpiffeId(spiffeId).trustDomain);
       return kid !== undefined && keySet?.keys.some((key) => key.kid === kid) === true;
     } catch {
       return false;
     }
+  }
+}
+
+function isYoung({ svid: { issuedAt, expiresAt }, proofEndsAt }: Entry, now: number): boolean {
+  return now < ((issuedAt + expiresAt) / 2) * 1000 && now < proofEndsAt;
+}
+
+/** Of a token that does not say, it is for the CA alone to know. */
+function endOf(token: string): number {
+  try {
+    const { exp } = readJws(token).claims;
+    return typeof exp === 'number' ? exp * 1000 : Number.POSITIVE_INFINITY;
+  } catch {
+    return Number.POSITIVE_INFINITY;
   }
 }

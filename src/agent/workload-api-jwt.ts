@@ -5,7 +5,8 @@ import { HandfastError, messageOf } from '../errors.ts';
 import { jwtTrustOf, type NodeTrust } from '../node/node-trust.ts';
 import type { Log } from '../observe/log.ts';
 import type { Snapshot } from '../snapshot.ts';
-import { judgeJwtSvid } from '../spiffe/jwt-trust.ts';
+import { isTooMuchAudience, MAX_AUDIENCE_BYTES } from '../spiffe/audiences.ts';
+import { judgeJwtSvid, mayJudge } from '../spiffe/jwt-trust.ts';
 import { parseSpiffeId } from '../spiffe/spiffe-id.ts';
 import type {
   JWTSVID,
@@ -39,6 +40,7 @@ export async function fetchJwtSvids(call: ServerUnaryCall<JWTSVIDRequest, JWTSVI
   if (audience.length === 0) throw invalid('name at least one audience');
   if (audience.length > MAX_AUDIENCES) throw invalid(`at most ${MAX_AUDIENCES} audiences`);
   for (const each of audience) checkAudience(each);
+  if (isTooMuchAudience(audience)) throw invalid(`audiences of more than ${MAX_AUDIENCE_BYTES} bytes together`);
   if (spiffeId !== '') checkSpiffeId(spiffeId);
   const asked = spiffeId === '' ? workloads : workloads.filter((each) => each.spiffeId.uri === spiffeId);
   if (asked.length === 0) throw statusError(status.PERMISSION_DENIED, `this process is not registered as ${spiffeId}`);
@@ -85,7 +87,9 @@ export async function validateJwtSvid(
   if (svid === '') throw invalid('send the JWT-SVID to validate');
   const trust = deps.trust.current;
   if (trust === undefined) throw statusError(status.UNAVAILABLE, 'the keys of the trust domain are not known yet');
-  const { id, claims } = verified(svid, { audience, trust: jwtTrustOf(trust), now: deps.now() });
+  const jwtTrust = jwtTrustOf(trust);
+  if (!mayJudge(jwtTrust, deps.now())) throw statusError(status.UNAVAILABLE, 'no list of revocations that is still good has come');
+  const { id, claims } = verified(svid, { audience, trust: jwtTrust, now: deps.now() });
   return validateJwtSvidResponse(id.uri, claims);
 }
 

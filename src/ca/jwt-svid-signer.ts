@@ -1,6 +1,7 @@
 // JWT-SVIDs (https://spiffe.io/docs/latest/spiffe-specs/jwt-svid/): ES256, for one SPIFFE ID and the audiences that were asked for.
 
 import { HandfastError } from '../errors.ts';
+import { isTooMuchAudience, MAX_AUDIENCE_BYTES } from '../spiffe/audiences.ts';
 import { DerTag, derChildren, readDer } from '../spiffe/der.ts';
 import type { SpiffeId } from '../spiffe/spiffe-id.ts';
 import type { Signer } from './signer.ts';
@@ -26,10 +27,15 @@ export async function signJwtSvid(of: {
   now: number;
 }): Promise<SignedJwtSvid> {
   const audience = [...new Set(of.audience)];
-  if (audience.length === 0 || audience.length > MAX_AUDIENCES || audience.some((each) => each === '' || each.length > MAX_AUDIENCE)) {
+  if (
+    audience.length === 0 ||
+    audience.length > MAX_AUDIENCES ||
+    audience.some((each) => each === '' || each.length > MAX_AUDIENCE) ||
+    isTooMuchAudience(audience)
+  ) {
     throw new HandfastError(
       'JWT_INVALID',
-      `a JWT-SVID needs an audience: 1 to ${MAX_AUDIENCES} names of at most ${MAX_AUDIENCE} characters`,
+      `a JWT-SVID needs an audience: 1 to ${MAX_AUDIENCES} names of at most ${MAX_AUDIENCE} characters, ${MAX_AUDIENCE_BYTES} bytes together`,
     );
   }
   const issuedAt = Math.floor(of.now / 1000);

@@ -104,9 +104,24 @@ export class Revocations {
     if (this.#state.keys.has(keyId)) throw new HandfastError('CSR_REFUSED', `key ${keyId} is revoked: make a new one`);
   }
 
-  /** Of SPIFFE IDs that are blocked no more, since when (Unix seconds) their JWT-SVIDs count; while one from before may be alive. */
+  /**
+   * Of SPIFFE IDs since when (Unix seconds) their JWT-SVIDs count, while one from before may be alive: those that are blocked no more, and those that were blocked of late, the latest first as far as there is room.
+   * Blocked and lifted travel apart: whoever hears of the lift first must not take an old token for a good one.
+   */
   jwtNotBefore(now: number): ReadonlyMap<string, number> {
-    return new Map([...this.#state.lifted].flatMap(([id, each]) => (hasTokens(each, now) ? [[id, each.until] as const] : [])));
+    const lifted = [...this.#state.lifted.values()].filter((each) => hasTokens(each, now));
+    const blocked = [...this.#state.ids.values()]
+      .map(({ spiffeId, at }) => ({ spiffeId, until: secondAfter(at) }))
+      .filter((each) => hasTokens(each, now))
+      .sort((a, b) => b.until - a.until);
+    const times = new Map<string, number>();
+    let bytes = 0;
+    for (const { spiffeId, until } of [...lifted, ...blocked]) {
+      bytes += bytesOf(spiffeId);
+      if (bytes > MAX_LIFTED_BYTES) break;
+      times.set(spiffeId, until);
+    }
+    return times;
   }
 
   /** Exactly what `revoke` would add, with nothing done. Throws CONFIG_INVALID for a serial that the ledger does not know. */
@@ -164,10 +179,9 @@ export class Revocations {
     if (!(target.kind === 'spiffeId' ? ids.delete(target.spiffeId) : keys.delete(target.keyId))) return false;
     const now = this.#options.now();
     const lifted = new Map([...this.#state.lifted].filter(([, each]) => hasTokens(each, now)));
-    const blocked = target.kind === 'spiffeId' ? this.#state.ids.get(target.spiffeId) : undefined;
-    // Since then it has had no token: every one of before is older than the second after.
-    if (blocked !== undefined) lifted.set(blocked.spiffeId, { spiffeId: blocked.spiffeId, until: Math.floor(blocked.at / 1000) + 1 });
-    if ([...lifted.keys()].reduce((bytes, id) => bytes + id.length + 24, 0) > MAX_LIFTED_BYTES)
+    // Not the time of the block: our clock may have been wrong then, and is what new tokens are dated by now.
+    if (target.kind === 'spiffeId') lifted.set(target.spiffeId, { spiffeId: target.spiffeId, until: secondAfter(now) });
+    if ([...lifted.keys()].reduce((bytes, id) => bytes + bytesOf(id), 0) > MAX_LIFTED_BYTES)
       throw new HandfastError(
         'CONFIG_INVALID',
         `${lifted.size - 1} SPIFFE IDs were lifted while their JWT-SVIDs from before may be alive, and no more can be told apart from new ones: wait an hour`,
@@ -221,6 +235,15 @@ export class Revocations {
       throw error;
     }
   }
+}
+
+/** Tokens carry whole seconds. */
+function secondAfter(at: number): number {
+  return Math.floor(at / 1000) + 1;
+}
+
+function bytesOf(spiffeId: string): number {
+  return spiffeId.length + 24;
 }
 
 /** Whether a token from before `until` may still be alive, by a clock that is a minute off. */

@@ -24,8 +24,11 @@ export function httpOf({
 }): Server {
   const server = createServer({ ...TIMEOUTS, ...timeouts }, (request, response) => {
     reply(request, response, answer).catch((error: unknown) => {
-      if (!request.destroyed) log.error({ reason: messageOf(error) }, 'identity request not answered');
-      response.destroy();
+      // Whoever asked has gone.
+      if (request.readableAborted || response.destroyed) return void response.destroy();
+      log.error({ reason: messageOf(error) }, 'identity request not answered');
+      if (response.headersSent) return void response.destroy();
+      response.writeHead(500, { connection: 'close' }).end();
     });
   });
   server.setTimeout(STALLED_MS);

@@ -5,7 +5,8 @@ import type { JwtSvidSigner } from '../agent/jwt-svid-cache.ts';
 import { HandfastError, messageOf } from '../errors.ts';
 import type { Log } from '../observe/log.ts';
 import { type MonotonicClock, type Rate, TokenBucket } from '../rate-limit.ts';
-import type { JwtTrust } from '../spiffe/jwt-trust.ts';
+import { isTooMuchAudience, MAX_AUDIENCE_BYTES } from '../spiffe/audiences.ts';
+import { type JwtTrust, mayJudge } from '../spiffe/jwt-trust.ts';
 import { lacksGuardHeader } from './guard.ts';
 import { DISCOVERY_PATH, discoveryDocument, JWKS_PATH, publishedKeys } from './published-keys.ts';
 import { type Reply, refused } from './reply.ts';
@@ -73,10 +74,12 @@ export class IdentityRequests {
     if ('reply' in read) return read.reply;
     const { audience } = read.body;
     if (!isAudiences(audience))
-      return invalid(`"audience" is a list of 1 to ${MAX_AUDIENCES} texts, each of 1 to ${MAX_AUDIENCE_LENGTH} printable characters`);
-    const token = this.#options.token();
-    if (token === undefined) return unavailable('the sidecar has no token of its own yet');
+      return invalid(
+        `"audience" is a list of 1 to ${MAX_AUDIENCES} texts, each of 1 to ${MAX_AUDIENCE_LENGTH} printable characters, and all of them ${MAX_AUDIENCE_BYTES} bytes at most`,
+      );
     try {
+      const token = this.#options.token();
+      if (token === undefined) return unavailable('the sidecar has no token of its own yet');
       const svid = await this.#options.signer.signJwtSvid({ token, audience });
       const expiresAt = new Date(svid.expiresAt * 1000).toISOString();
       return { status: 200, body: { token: svid.token, spiffeId: svid.spiffeId, expiresAt } };
@@ -114,13 +117,12 @@ export class IdentityRequests {
     return { status: 200, body: discoveryDocument(issuer), headers: { 'cache-control': 'max-age=60' } };
   }
 
-  /** Keys without a living list of revocations might be withdrawn ones. */
   #trust(): { trust: JwtTrust } | { reply: Reply } {
     const trust = this.#options.trust();
     if (trust === undefined) return { reply: unavailable('the keys of the trust domain are not known yet') };
-    if (this.#options.now() < trust.validUntil) return { trust };
+    if (mayJudge(trust, this.#options.now())) return { trust };
     const since = new Date(trust.validUntil).toISOString();
-    return { reply: unavailable(`keys and revocations were to be replaced by ${since}, and no newer ones have come`) };
+    return { reply: unavailable(`the list of revocations was to be replaced by ${since}, and no newer one has come`) };
   }
 }
 
@@ -129,7 +131,7 @@ function isAudience(value: unknown): value is string {
 }
 
 function isAudiences(value: unknown): value is string[] {
-  return Array.isArray(value) && value.length > 0 && value.length <= MAX_AUDIENCES && value.every(isAudience);
+  return Array.isArray(value) && value.length > 0 && value.length <= MAX_AUDIENCES && value.every(isAudience) && !isTooMuchAudience(value);
 }
 
 /** The reason stays in the log. */

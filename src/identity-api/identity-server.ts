@@ -3,6 +3,7 @@
 import { HandfastError, messageOf } from '../errors.ts';
 import { FairShare } from '../fair-share.ts';
 import { type HttpListener, listenHttp } from '../observe/listen-http.ts';
+import { TokenBucket } from '../rate-limit.ts';
 import { objectionTo } from './guard.ts';
 import { httpOf, type IdentityTimeouts } from './identity-http.ts';
 import { IdentityRequests, type IdentityRequestsOptions } from './identity-requests.ts';
@@ -19,6 +20,7 @@ export async function serveIdentity(
   const { log, timeouts } = options;
   const requests = new IdentityRequests(options);
   const share = new FairShare({ all: CONNECTIONS, each: CONNECTIONS });
+  const complaints = new TokenBucket({ burst: 1, perSecond: 1 });
   const listening: HttpListener[] = [];
   const close = async () => {
     await Promise.all(listening.map((each) => each.close()));
@@ -31,8 +33,10 @@ export async function serveIdentity(
     });
     server.on('connection', (socket) => {
       const giveBack = share.take('pod');
-      if (giveBack === undefined) socket.destroy();
-      else socket.once('close', giveBack);
+      if (giveBack === undefined) {
+        socket.destroy();
+        if (complaints.take() === 0) log.warn({ connections: CONNECTIONS }, 'identity port: no more connections are taken at once');
+      } else socket.once('close', giveBack);
     });
     listening.push(await listenHttp(server, { port, host, onError: (error) => log.error({ reason: messageOf(error) }, 'identity port') }));
   };

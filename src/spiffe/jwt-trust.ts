@@ -26,6 +26,11 @@ const MAX_ENTRIES = 50_000;
 /** The member of our CA's key sets that says what RFC 7517 has no name for. */
 const OWN_MEMBER = 'handfast';
 
+/** Keys without a living list of revocations might be withdrawn ones. */
+export function mayJudge({ validUntil }: JwtTrust, now: number): boolean {
+  return now < validUntil;
+}
+
 /** Verifies, and holds against the revocations. Throws JwtRefusal. */
 export function judgeJwtSvid(token: string, { audience, trust, now }: { audience: string; trust: JwtTrust; now: number }): VerifiedJwtSvid {
   const verified = verifyJwtSvid(token, { audience, bundles: trust.keySets, now });

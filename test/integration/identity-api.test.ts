@@ -108,15 +108,31 @@ describe('a token', () => {
       assert.deepEqual((await issue(port, audience)).status, 400);
       assert.deepEqual(signed, []);
     });
-  it('sixteen-long-audiences-are-allowed', async () => {
-    assert.equal(
-      (
-        await issue(
-          port,
-          Array.from({ length: 16 }, (_, i) => `${i}`.padEnd(1024, 'a')),
-        )
-      ).status,
-      200,
+  it('many-audiences-as-long-as-verifiers-take-the-token', async () => {
+    const audience = Array.from({ length: 16 }, (_, i) => `${i}`.padEnd(250, 'a'));
+    const { status, body } = await issue(port, audience);
+    assert.deepEqual([status, (await validate(port, body.token, audience[0] ?? '')).body.valid], [200, true]);
+    for (const tooMuch of [audience.map((each) => `${each}bbbbbb`), Array.from({ length: 8 }, (_, i) => `${i}`.padEnd(300, '\u20ac'))])
+      assert.equal((await issue(port, tooMuch)).status, 400);
+  });
+
+  it('what-nobody-foresaw-is-500-and-in-the-log', async () => {
+    await serve({
+      token: () => {
+        throw new Error('unforeseen');
+      },
+      now: () => {
+        throw new Error('unforeseen, too');
+      },
+    });
+    assert.equal((await issue(port, ['b'])).status, 503);
+    assert.equal((await validate(port, 'x.y.z', 'b')).status, 500);
+    assert.deepEqual(
+      log.records.map(({ msg, reason }) => [msg, reason]),
+      [
+        ['no JWT-SVID for the application', 'unforeseen'],
+        ['identity request not answered', 'unforeseen, too'],
+      ],
     );
   });
 

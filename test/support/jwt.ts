@@ -38,7 +38,7 @@ export function nodeTrust(
   const jwks = JSON.stringify({ keys: keys.map(({ jwk }) => jwk) });
   return Object.freeze({
     bundles: trustBundles(own, others),
-    crl: { ...noRevocations, der: crl, blockedIds: new Set(blocked) },
+    crl: { ...noRevocations, nextUpdate: Date.UTC(2100, 0, 1), der: crl, blockedIds: new Set(blocked) },
     crlPem: '',
     jwks: new Map([own, ...others].map(({ trustDomain }) => [trustDomain, jwks])),
   });

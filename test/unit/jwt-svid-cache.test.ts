@@ -10,7 +10,7 @@ import { TestCa } from '../support/pki.ts';
 
 const ID = 'spiffe://cluster.local/ns/foo/sa/sleep';
 
-async function setUp(options: { maxEntries?: number } = {}) {
+async function setUp(options: { maxEntries?: number; maxBytes?: number } = {}) {
   const key = new JwtKey('first');
   const ca = await TestCa.create();
   const trust = new Snapshot<NodeTrust>(nodeTrust(ca, [key]));
@@ -55,6 +55,38 @@ describe('used again', () => {
     await cache.signJwtSvid({ token: 't', audience: ['a,b'] });
     await cache.signJwtSvid({ token: 'other', audience: ['a'] });
     assert.equal(asked.length, 4);
+  });
+
+  it('not-once-the-token-has-ended-that-proved-the-workload', async () => {
+    const { cache, asked, clock, key } = await setUp();
+    const token = key.sign({ sub: 'x', exp: clock.now / 1000 + 60 });
+    await cache.signJwtSvid({ token, audience: ['a'] });
+    clock.now += 59_000;
+    await cache.signJwtSvid({ token, audience: ['a'] });
+    assert.equal(asked.length, 1);
+    clock.now += 1_000;
+    await cache.signJwtSvid({ token, audience: ['a'] });
+    assert.equal(asked.length, 2, 'the CA says what becomes of that');
+  });
+
+  it('not-with-another-issuer-than-the-one-of-now', async () => {
+    const { cache, asked, trust, ca, key } = await setUp();
+    await cache.signJwtSvid({ token: 't', audience: ['a'] });
+    const next = nodeTrust(ca, [key]);
+    const [jwks = ''] = next.jwks.values();
+    const issuer = { handfast: { issuer: 'https://two.example' } };
+    trust.replace({ ...next, jwks: new Map([['cluster.local', JSON.stringify({ ...JSON.parse(jwks), ...issuer })]]) });
+    await cache.signJwtSvid({ token: 't', audience: ['a'] });
+    assert.equal(asked.length, 2);
+  });
+
+  it('as-far-as-there-is-room-for-their-bytes-and-dropped-when-they-are-of-no-use', async () => {
+    const { cache, clock } = await setUp({ maxBytes: 2_000 });
+    for (let i = 0; i < 20; i++) await cache.signJwtSvid({ token: 't', audience: [`a${i}`] });
+    assert.ok(cache.size >= 3 && cache.size < 10, String(cache.size));
+    clock.now += 150_000;
+    await cache.signJwtSvid({ token: 't', audience: ['next'] });
+    assert.equal(cache.size, 1);
   });
 
   it('until-half-of-its-life-is-gone', async () => {

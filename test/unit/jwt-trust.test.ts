@@ -5,9 +5,12 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { Authority } from '../../src/ca/authority.ts';
+import { secretNames } from '../../src/discovery/identity-source.ts';
+import { bundleSecret, crlSecret, genericSecret } from '../../src/discovery/secret-writer.ts';
 import { publishedKeys } from '../../src/identity-api/published-keys.ts';
 import { verdictOn } from '../../src/identity-api/verdict.ts';
 import { jwtTrustOf } from '../../src/node/node-trust.ts';
+import { NodeTrustSource } from '../../src/node/node-trust-source.ts';
 import { parseRevocationList } from '../../src/spiffe/crl.ts';
 import { parseJwks, readJws } from '../../src/spiffe/jwt.ts';
 import { formatJwtTrust, type JwtTrust, parseJwtTrust } from '../../src/spiffe/jwt-trust.ts';
@@ -15,6 +18,7 @@ import { workloadSpiffeId } from '../../src/spiffe/spiffe-id.ts';
 import { parseTrustBundle, trustBundles } from '../../src/spiffe/trust-bundle.ts';
 import { authorities } from '../support/authorities.ts';
 import { refusal } from '../support/refusal.ts';
+import { RecordingLog } from '../support/sidecar-harness.ts';
 
 const NOW = Date.UTC(2030, 0, 1);
 const MINUTE = 60_000;
@@ -100,12 +104,64 @@ describe('a revoked identity', () => {
     assert.deepEqual([reasonOf(authority, before), reasonOf(authority, neighbour)], ['IDENTITY_BLOCKED', 'valid']);
     now += 2_500;
     await authority.lift(revocation.target);
+    now += 1_000;
     const after = await sign(authority);
     assert.deepEqual([reasonOf(authority, before), reasonOf(authority, after)], ['BEFORE_REVOCATION', 'valid']);
     await authority.close();
     assert.match(readFileSync(join(dir, 'revocations.json'), 'utf8'), /"lifted"/);
     authority = await open(dir);
     assert.deepEqual([reasonOf(authority, before), reasonOf(authority, after)], ['BEFORE_REVOCATION', 'valid']);
+  });
+
+  test('whichever of lists and keys comes first when it is lifted, no token of before is good', async () => {
+    for (const order of [
+      ['crl', 'jwks'],
+      ['jwks', 'crl'],
+    ] as const) {
+      now = NOW;
+      const authority = await open();
+      const node = new NodeTrustSource({ trustDomain: 'cluster.local', caKind: 'handfast', log: new RecordingLog().log });
+      const hear = (what: 'bundle' | 'crl' | 'jwks') => {
+        assert.ok(authority.trust.current !== undefined);
+        const { bundlePem, crlPem, jwks } = authority.trust.current;
+        if (what === 'bundle') node.acceptTrust([bundleSecret(secretNames.bundle, bundlePem)]);
+        else if (what === 'jwks') node.acceptTrust([genericSecret(secretNames.jwks, jwks)]);
+        else node.acceptRevocations([crlSecret(crlPem)]);
+      };
+      const reason = (token: string) => {
+        assert.ok(node.trust.current !== undefined);
+        const verdict = verdictOn(token, { audience: 'b', trust: jwtTrustOf(node.trust.current), now });
+        return verdict.valid ? 'valid' : verdict.reason;
+      };
+      for (const what of ['bundle', 'jwks', 'crl'] as const) hear(what);
+      const token = await sign(authority);
+      assert.equal(reason(token), 'valid');
+      now += MINUTE;
+      await authority.revoke(revocation);
+      for (const what of order) hear(what);
+      now += MINUTE;
+      await authority.lift(revocation.target);
+      const said: string[] = [];
+      for (const what of order) {
+        hear(what);
+        said.push(reason(token));
+      }
+      assert.deepEqual(said, [order[0] === 'crl' ? 'BEFORE_REVOCATION' : 'IDENTITY_BLOCKED', 'BEFORE_REVOCATION']);
+    }
+  });
+
+  test('lifted by a clock that was wrong when it was blocked: old tokens stay refused, new ones are good', async () => {
+    for (const error of [6 * HOUR, -2 * MINUTE]) {
+      now = NOW + 10 * DAY;
+      const authority = await open();
+      const before = await sign(authority);
+      now += error;
+      await authority.revoke(revocation);
+      now += MINUTE - error;
+      await authority.lift(revocation.target);
+      now += 1_000;
+      assert.deepEqual([reasonOf(authority, before), reasonOf(authority, await sign(authority))], ['BEFORE_REVOCATION', 'valid']);
+    }
   });
 
   test('a token of the very second of its revocation is from before', async () => {
