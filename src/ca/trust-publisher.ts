@@ -30,7 +30,7 @@ interface TrustSources {
 export class TrustPublisher {
   readonly trust = new Snapshot<CaTrust>();
   readonly #sources: TrustSources;
-  #crl: { pem: string; signedBy: CaKeyPair; number: number; signedAt: number } | undefined;
+  #crl: { pem: string; signedBy: CaKeyPair; number: number; signedAt: number; nextUpdate: number } | undefined;
 
   constructor(sources: TrustSources) {
     this.#sources = sources;
@@ -42,7 +42,9 @@ export class TrustPublisher {
     const crlPem = await this.#currentCrl();
     const { bundlePem } = rotation;
     const bundleVersion = createHash('sha256').update(bundlePem).digest('hex').slice(0, 16);
-    const jwks = JSON.stringify(withExtras(jwtKeys.jwks, { issuer, notBefore: revocations.jwtNotBefore(now()) }));
+    // As long as the list of revocations: keys come by another way, and a withdrawn one is no better than a revoked certificate.
+    const validUntil = this.#crl?.nextUpdate;
+    const jwks = JSON.stringify(withExtras(jwtKeys.jwks, { issuer, notBefore: revocations.jwtNotBefore(now()), validUntil }));
     const next: CaTrust = Object.freeze({ bundlePem, crlPem, jwks, bundleVersion });
     const current = this.trust.current;
     if (current?.crlPem !== crlPem || current.bundlePem !== bundlePem || current.jwks !== next.jwks) this.trust.replace(next);
@@ -60,16 +62,17 @@ export class TrustPublisher {
     const { crlNumber: number, certificates, ids } = revocations.state;
     // From a little before now, for clocks that are behind, as certificates are; yet never before its issuer, should our own have been set back.
     const thisUpdate = Math.max(at - BACKDATE, issuer.certificate.validFromDate.getTime());
+    const nextUpdate = Math.max(at, thisUpdate) + crlTtlMs;
     const signedCrl = await createCrl({
       issuer,
       number,
       thisUpdate,
-      nextUpdate: Math.max(at, thisUpdate) + crlTtlMs,
+      nextUpdate,
       revoked: [...certificates.values()],
       blockedIds: [...ids.keys()],
     });
     const pem = issuer.certificatePem + signedCrl;
-    this.#crl = { pem, signedBy: issuer, number, signedAt: at };
+    this.#crl = { pem, signedBy: issuer, number, signedAt: at, nextUpdate };
     return pem;
   }
 }

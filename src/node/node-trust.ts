@@ -14,6 +14,7 @@ export interface NodeTrust {
   readonly jwks: ReadonlyMap<string, string>;
 }
 
+const NO_EXTRAS: JwksExtras = { notBefore: new Map() };
 const read = new WeakMap<NodeTrust, JwtTrust>();
 
 /** The part that verifies JWT-SVIDs, read once. A key set that cannot be read verifies nobody. */
@@ -21,13 +22,16 @@ export function jwtTrustOf(trust: NodeTrust): JwtTrust {
   let jwtTrust = read.get(trust);
   if (jwtTrust === undefined) {
     const { trustDomain } = trust.bundles.own;
+    const own = trust.jwks.get(trustDomain);
+    const { issuer, notBefore, validUntil: keysUntil = Number.POSITIVE_INFINITY } = own === undefined ? NO_EXTRAS : readExtras(own);
     jwtTrust = Object.freeze({
       trustDomain,
-      ...extrasOf(trust.jwks.get(trustDomain)),
+      issuer,
       texts: trust.jwks,
       keySets: new Map([...trust.jwks].map(([name, text]) => [name, readable(text)])),
       blockedIds: trust.crl.blockedIds,
-      validUntil: trust.crl.nextUpdate,
+      notBefore,
+      validUntil: Math.min(trust.crl.nextUpdate, keysUntil),
     });
     read.set(trust, jwtTrust);
   }
@@ -40,9 +44,4 @@ function readable(text: string): Jwks {
   } catch {
     return { keys: [] };
   }
-}
-
-function extrasOf(text: string | undefined): JwksExtras & Pick<JwtTrust, 'issuer'> {
-  const { issuer, notBefore } = text === undefined ? { issuer: undefined, notBefore: new Map<string, number>() } : readExtras(text);
-  return { issuer, notBefore };
 }

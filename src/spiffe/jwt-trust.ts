@@ -18,7 +18,7 @@ export interface JwtTrust {
   readonly blockedIds: ReadonlySet<string>;
   /** Unix seconds by SPIFFE ID: it was blocked, and its tokens from before that stay refused. */
   readonly notBefore: ReadonlyMap<string, number>;
-  /** Unix milliseconds until which the CA's word on revocations holds; 0 without any. */
+  /** Unix milliseconds until which the CA's word holds, on keys and on revocations; 0 without any. */
   readonly validUntil: number;
 }
 
@@ -52,12 +52,14 @@ export function isBeforeRevocation({ notBefore }: JwtTrust, of: { spiffeId: stri
 export interface JwksExtras {
   readonly issuer?: string | undefined;
   readonly notBefore: ReadonlyMap<string, number>;
+  /** Unix milliseconds, on the wire seconds: until then these are the keys. */
+  readonly validUntil?: number | undefined;
 }
 
-/** The members with ours among them, where there is anything to say. */
-export function withExtras(jwks: object, { issuer, notBefore }: JwksExtras): object {
-  if (issuer === undefined && notBefore.size === 0) return jwks;
+/** The members with ours among them. */
+export function withExtras(jwks: object, { issuer, notBefore, validUntil }: JwksExtras): object {
   const own = {
+    ...(validUntil === undefined ? {} : { valid_until: Math.floor(validUntil / 1000) }),
     ...(issuer === undefined ? {} : { issuer }),
     ...(notBefore.size === 0 ? {} : { not_before: Object.fromEntries(notBefore) }),
   };
@@ -68,9 +70,10 @@ export function withExtras(jwks: object, { issuer, notBefore }: JwksExtras): obj
 export function readExtras(jwks: string): JwksExtras {
   const { [OWN_MEMBER]: own = {} } = parseStrictObject(jwks);
   if (!isJsonObject(own)) throw new Error(`its member "${OWN_MEMBER}" is no object`);
-  const { issuer, not_before: notBefore = {} } = own;
+  const { issuer, not_before: notBefore = {}, valid_until: until } = own;
   if (issuer !== undefined && typeof issuer !== 'string') throw new Error('its issuer is no text');
-  return { issuer, notBefore: timesOf(notBefore) };
+  if (until !== undefined && typeof until !== 'number') throw new Error('the time until which it holds is no time');
+  return { issuer, notBefore: timesOf(notBefore), validUntil: until === undefined ? undefined : until * 1000 };
 }
 
 export function formatJwtTrust({ texts, keySets: _, blockedIds, notBefore, ...plain }: JwtTrust): string {

@@ -78,12 +78,12 @@ describe('a token', () => {
 });
 
 describe('what is published', () => {
-  test('is a SPIFFE JWT bundle whose kids are RFC 7638 thumbprints, without a private member', async () => {
+  test('is a SPIFFE JWT bundle whose kids are RFC 7638 thumbprints, without a private part', async () => {
     now = NOW;
     const authority = await open();
     const bundle: unknown = JSON.parse(authority.trust.current?.jwks ?? '');
     assert.ok(typeof bundle === 'object' && bundle !== null && 'keys' in bundle && Array.isArray(bundle.keys));
-    assert.deepEqual(Object.keys(bundle), ['keys', 'spiffe_sequence', 'spiffe_refresh_hint']);
+    assert.deepEqual(Object.keys(bundle), ['keys', 'spiffe_sequence', 'spiffe_refresh_hint', 'handfast']);
     const [key] = bundle.keys;
     assert.deepEqual(Object.keys(key).sort(), ['alg', 'crv', 'kid', 'kty', 'use', 'x', 'y']);
     assert.equal(key.use, 'jwt-svid');

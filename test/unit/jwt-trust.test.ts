@@ -222,6 +222,25 @@ test('the issuer is in tokens and beside the keys, and may be taken away again',
   assert.deepEqual([readJws(await sign(without)).claims.iss, reasonOf(without, token)], [undefined, 'valid']);
 });
 
+test('trust lasts as long as the revocation list and the keys, whichever were to be replaced first', async () => {
+  now = NOW;
+  const authority = await open();
+  const node = new NodeTrustSource({ trustDomain: 'cluster.local', caKind: 'handfast', log: new RecordingLog().log });
+  const hear = (...what: readonly ('jwks' | 'crl')[]) => {
+    assert.ok(authority.trust.current !== undefined);
+    const { bundlePem, crlPem, jwks } = authority.trust.current;
+    node.acceptTrust([bundleSecret(secretNames.bundle, bundlePem)]);
+    if (what.includes('jwks')) node.acceptTrust([genericSecret(secretNames.jwks, jwks)]);
+    if (what.includes('crl')) node.acceptRevocations([crlSecret(crlPem)]);
+    assert.ok(node.trust.current !== undefined);
+    return jwtTrustOf(node.trust.current).validUntil;
+  };
+  assert.equal(hear('jwks', 'crl'), NOW + DAY);
+  await at(authority, NOW + 13 * HOUR);
+  assert.equal(hear('crl'), NOW + DAY, 'the keys are those of before, one of which may have been withdrawn');
+  assert.equal(hear('jwks'), NOW + 37 * HOUR);
+});
+
 test('trust lasts as long as the revocation list', async () => {
   now = NOW;
   const authority = await open();
