@@ -125,7 +125,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     });
     if (options.workloadSocket !== undefined) {
       const path = options.workloadSocket;
-      const workloadApi = await serveWorkloadApi({ path, attestor, identities: sessions, trust, signer: ca, log, now });
+      const workloadApi = await serveWorkloadApi({ path, attestor, identities: sessions, trust, signer: jwtSvids, log, now });
       running.push(() => workloadApi.close());
     }
     if (options.identitySocket !== undefined) {

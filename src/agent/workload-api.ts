@@ -3,7 +3,7 @@
 
 import type { Server, ServerUnaryCall, ServerWritableStream, sendUnaryData } from '@grpc/grpc-js';
 import { HandfastError } from '../errors.ts';
-import { jwtTrustOf, type NodeTrust } from '../node/node-trust.ts';
+import type { NodeTrust } from '../node/node-trust.ts';
 import type { Log } from '../observe/log.ts';
 import type { MonotonicClock } from '../rate-limit.ts';
 import type { Snapshot } from '../snapshot.ts';
@@ -14,7 +14,7 @@ import { newServer, type ServerBounds, stopServer } from '../wire/grpc.ts';
 import { listenUnix } from '../wire/grpc-listener.ts';
 import type { Attestor } from './attestor.ts';
 import { HeldWorkloads, type WorkloadIdentityProvider } from './held-workloads.ts';
-import { JwtSvidCache, type JwtSvidSigner } from './jwt-svid-cache.ts';
+import type { JwtSvidSigner } from './jwt-svid-cache.ts';
 import { noIdentity, statusOf } from './workload-api-errors.ts';
 import { fetchJwtSvids, validateJwtSvid } from './workload-api-jwt.ts';
 import { jwtBundlesResponse, x509BundlesResponse, x509SvidResponse } from './workload-api-messages.ts';
@@ -24,7 +24,7 @@ import { type StreamPlan, type StreamSource, serveWorkloadStream } from './workl
 export interface WorkloadApiDeps {
   readonly attestor: Attestor;
   readonly identities: WorkloadIdentityProvider;
-  /** The CA: what it signs is kept here and used again. */
+  /** The CA, behind a cache. */
   readonly signer: JwtSvidSigner;
   readonly trust: Snapshot<NodeTrust>;
   readonly log: Log;
@@ -45,8 +45,7 @@ export async function serveWorkloadApi({
   ...deps
 }: WorkloadApiDeps & { path: string; bounds?: Partial<ServerBounds> }): Promise<{ close(): Promise<void> }> {
   const server = newServer({ ...BOUNDS, ...bounds });
-  const jwtTrust = () => (deps.trust.current === undefined ? undefined : jwtTrustOf(deps.trust.current));
-  addWorkloadApi(server, { ...deps, signer: new JwtSvidCache({ signer: deps.signer, trust: jwtTrust, now: deps.now }) });
+  addWorkloadApi(server, deps);
   const onRefused = (refusal: Refusal) => deps.log.warn(refusal, 'Workload API: connection refused');
   const listener = await listenUnix({ ...CONNECTIONS, server, path, mode: 0o666, takeOver: true, onRefused });
   return {

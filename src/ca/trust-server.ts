@@ -7,6 +7,7 @@ import { ResourceCache } from '../discovery/resource-cache.ts';
 import { bundleSecret, crlSecret, encodeSecret, genericSecret } from '../discovery/secret-writer.ts';
 import { type StateOfTheWorldStream, serveStateOfTheWorldStream } from '../discovery/state-of-the-world-server.ts';
 import { typeUrls } from '../discovery/type-urls.ts';
+import { FairShare } from '../fair-share.ts';
 import type { Log } from '../observe/log.ts';
 import type { Snapshot } from '../snapshot.ts';
 import type { SpiffeId } from '../spiffe/spiffe-id.ts';
@@ -77,7 +78,7 @@ export function addTrustService(servers: readonly Server[], deps: TrustServiceDe
   };
   if (trust.current !== undefined) publish(trust.current);
   trust.subscribe(publish);
-  const workloads = new Map<string, number>();
+  const share = new FairShare({ all: Number.POSITIVE_INFINITY, each: MAX_OF_WORKLOAD });
   const followers = new TrustFollowers(() => cache.resources(typeUrls.secret)?.get(secretNames.bundle)?.version ?? '');
 
   const service: SecretDiscoveryServiceServer = {
@@ -86,7 +87,7 @@ export function addTrustService(servers: readonly Server[], deps: TrustServiceDe
         const caller = caCaller(call, { trustDomain, now: now() });
         if (caller.kind !== 'anonymous') follow(call, { peer: caller.kind === 'agent' ? caller.name : 'control', cache, followers, log });
         else if (tokensAlone)
-          followProven(call, deps, (id) => followAsWorkload(call, { workload: id.path.slice(1), workloads, cache, followers, log }));
+          followProven(call, deps, (id) => followAsWorkload(call, { workload: id.path.slice(1), share, cache, followers, log }));
         else throw statusError(status.UNAUTHENTICATED, 'join first: only nodes are told what the mesh trusts');
       } catch (error) {
         call.emit('error', error);
@@ -119,26 +120,18 @@ function followProven(call: StateOfTheWorldStream, deps: TrustServiceDeps, begin
   );
 }
 
-/** Its word delays a change of roots as a node's does, so that it must answer, and there are only so many of it. `workloads`: how many streams each has. */
+/** Its word delays a change of roots as a node's does, so that it must answer, and there are only so many of it. */
 function followAsWorkload(
   call: StateOfTheWorldStream,
-  of: Omit<Following, 'peer' | 'untrusted'> & { workload: string; workloads: Map<string, number> },
+  of: Omit<Following, 'peer' | 'untrusted'> & { workload: string; share: FairShare },
 ): void {
-  const { workload, workloads, ...following } = of;
-  const others = workloads.get(workload) ?? 0;
-  if (others >= MAX_OF_WORKLOAD) {
+  const { workload, share, ...following } = of;
+  const giveBack = share.take(workload);
+  if (giveBack === undefined) {
     call.emit('error', statusError(status.RESOURCE_EXHAUSTED, `more than ${MAX_OF_WORKLOAD} streams of one workload`));
     return;
   }
-  workloads.set(workload, others + 1);
-  let over = false;
-  whenOver(call, () => {
-    if (over) return;
-    over = true;
-    const left = (workloads.get(workload) ?? 1) - 1;
-    if (left === 0) workloads.delete(workload);
-    else workloads.set(workload, left);
-  });
+  whenOver(call, giveBack);
   // No name of a node has a slash.
   follow(call, { ...following, peer: `workload ${workload}`, untrusted: true });
 }

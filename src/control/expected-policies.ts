@@ -1,5 +1,6 @@
 // What each pod's sidecar should hold for its own pod by now, as one digest, to be held against what sidecars have confirmed.
 
+import { AuthorizationScopes } from '../discovery/authorization-scopes.ts';
 import { ownPoliciesDigest } from '../discovery/own-policies.ts';
 import type { ResourceCache } from '../discovery/resource-cache.ts';
 import { typeUrls } from '../discovery/type-urls.ts';
@@ -9,8 +10,7 @@ import type { ResolvedChange } from './resolve/mesh-resolver.ts';
 export class ExpectedPolicies {
   readonly #cache: ResourceCache;
   readonly #workloads = new Map<string, Workload>();
-  /** Names of those that hold without being named, by namespace; under the empty string those of the whole mesh. */
-  readonly #wide = new Map<string, Set<string>>();
+  readonly #scopes = new AuthorizationScopes();
 
   constructor(cache: ResourceCache) {
     this.#cache = cache;
@@ -20,13 +20,8 @@ export class ExpectedPolicies {
   apply({ workloads, authorizations }: ResolvedChange): void {
     for (const uid of workloads.removed) this.#workloads.delete(uid);
     for (const [uid, workload] of workloads.upserts) this.#workloads.set(uid, workload);
-    for (const name of authorizations.removed) this.#forget(name);
-    for (const [name, { scope, namespace }] of authorizations.upserts) {
-      this.#forget(name);
-      if (scope === 'WORKLOAD_SELECTOR') continue;
-      const place = scope === 'GLOBAL' ? '' : namespace;
-      this.#wide.set(place, (this.#wide.get(place) ?? new Set()).add(name));
-    }
+    for (const name of authorizations.removed) this.#scopes.set(name, undefined);
+    for (const [name, authorization] of authorizations.upserts) this.#scopes.set(name, authorization);
   }
 
   /** `pod`: `namespace/name`. Undefined for one that nothing is known of. */
@@ -36,16 +31,10 @@ export class ExpectedPolicies {
     if (workload === undefined || trafficPolicy === undefined) return undefined;
     const known = this.#cache.resources(typeUrls.authorization);
     const authorizations = new Map<string, string>();
-    for (const names of [this.#wide.get(''), this.#wide.get(workload.namespace), workload.authorizationPolicies]) {
-      for (const name of names ?? []) {
-        const version = known?.get(name)?.version;
-        if (version !== undefined) authorizations.set(name, version);
-      }
+    for (const name of this.#scopes.holdingFor(workload)) {
+      const version = known?.get(name)?.version;
+      if (version !== undefined) authorizations.set(name, version);
     }
     return ownPoliciesDigest({ trafficPolicy, authorizations });
-  }
-
-  #forget(name: string): void {
-    for (const names of this.#wide.values()) names.delete(name);
   }
 }

@@ -1,7 +1,7 @@
 // The Secret with the webhook's certificate, shared by its replicas: whoever finds it missing, broken or due makes it anew, and the resourceVersion decides who was first.
 
 import { HandfastError, messageOf } from '../errors.ts';
-import type { KubeApi, KubeObject } from '../kube/api.ts';
+import { type KubeApi, type KubeObject, readIfThere } from '../kube/api.ts';
 import type { Log } from '../observe/log.ts';
 import { isJsonObject } from '../spiffe/strict-json.ts';
 import {
@@ -44,7 +44,7 @@ export class ServingSecret {
    */
   async current(shown?: Pick<ServingMaterial, 'caCertificate'>): Promise<ServingMaterial> {
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-      const secret = await this.#read();
+      const secret = await readIfThere(this.#options.api, { path: `${this.#path}/${this.#options.name}` });
       const held = secret === undefined ? undefined : this.#held(secret);
       const next = await this.#next(held, shown);
       if (next === held && held !== undefined) return held;
@@ -54,15 +54,6 @@ export class ServingSecret {
       }
     }
     throw new HandfastError('UNAVAILABLE', `Secret ${this.#options.namespace}/${this.#options.name} changes faster than it can be written`);
-  }
-
-  async #read(): Promise<KubeObject | undefined> {
-    try {
-      return await this.#options.api.request({ method: 'GET', path: `${this.#path}/${this.#options.name}` });
-    } catch (error) {
-      if (error instanceof HandfastError && error.code === 'KUBE_NOT_FOUND') return undefined;
-      throw error;
-    }
   }
 
   /** Undefined for what cannot be served with: it is replaced. */

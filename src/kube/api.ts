@@ -24,6 +24,21 @@ export interface KubeApi {
   request(of: KubeRequest): Promise<KubeObject>;
 }
 
+/** Undefined where there is no such object; otherwise throws as `request` does. */
+export async function readIfThere(api: KubeApi, of: Pick<KubeRequest, 'path' | 'signal'>): Promise<KubeObject | undefined> {
+  try {
+    return await api.request({ method: 'GET', ...of });
+  } catch (error) {
+    if (error instanceof HandfastError && error.code === 'KUBE_NOT_FOUND') return undefined;
+    throw error;
+  }
+}
+
+/** Empty where there is none. */
+export function specOf({ spec }: KubeObject): KubeObject {
+  return isJsonObject(spec) ? spec : {};
+}
+
 export interface WatchableKubeApi extends KubeApi {
   /** The body of a watch as it comes; the caller destroys it. Throws as `request` does. */
   open(path: string, signal: AbortSignal): Promise<Readable>;

@@ -2,9 +2,9 @@
 
 import { setTimeout as wait } from 'node:timers/promises';
 import { Backoff } from '../backoff.ts';
-import { HandfastError, messageOf } from '../errors.ts';
+import { messageOf } from '../errors.ts';
 import { isJsonObject } from '../spiffe/strict-json.ts';
-import type { KubeApi, KubeObject } from './api.ts';
+import { type KubeApi, readIfThere } from './api.ts';
 
 export interface KeptConfigMapOptions {
   readonly api: KubeApi;
@@ -64,7 +64,7 @@ export class KeptConfigMap {
   async write(signal: AbortSignal): Promise<'written' | 'unchanged'> {
     const { api, namespace, name, key } = this.#options;
     const value = this.#value;
-    const held = await this.#read(signal);
+    const held = await readIfThere(api, { path: `${this.#collection}/${name}`, signal });
     const data = isJsonObject(held?.data) ? held.data : {};
     if (data[key] === value) return 'unchanged';
     const path = this.#collection;
@@ -76,14 +76,5 @@ export class KeptConfigMap {
       await api.request({ method: 'PUT', path: `${path}/${name}`, body: { ...held, data: { ...data, [key]: value } }, signal });
     }
     return 'written';
-  }
-
-  async #read(signal: AbortSignal): Promise<KubeObject | undefined> {
-    try {
-      return await this.#options.api.request({ method: 'GET', path: `${this.#collection}/${this.#options.name}`, signal });
-    } catch (error) {
-      if (error instanceof HandfastError && error.code === 'KUBE_NOT_FOUND') return undefined;
-      throw error;
-    }
   }
 }

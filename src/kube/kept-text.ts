@@ -5,7 +5,7 @@ import { promisify } from 'node:util';
 import { gunzip, gzip } from 'node:zlib';
 import { HandfastError, messageOf } from '../errors.ts';
 import { isJsonObject } from '../spiffe/strict-json.ts';
-import type { KubeApi, KubeObject } from './api.ts';
+import { type KubeApi, type KubeObject, readIfThere, specOf } from './api.ts';
 
 export interface KeptTextOptions {
   readonly api: KubeApi;
@@ -179,13 +179,8 @@ export class KeptText {
       await this.#options.api.request({ method: 'DELETE', path: `${this.#path}/${name}`, signal: deadline() }).catch(() => undefined);
   }
 
-  async #get(name: string): Promise<KubeObject | undefined> {
-    try {
-      return await this.#options.api.request({ method: 'GET', path: `${this.#path}/${name}`, signal: deadline() });
-    } catch (error) {
-      if (error instanceof HandfastError && error.code === 'KUBE_NOT_FOUND') return undefined;
-      throw error;
-    }
+  #get(name: string): Promise<KubeObject | undefined> {
+    return readIfThere(this.#options.api, { path: `${this.#path}/${name}`, signal: deadline() });
   }
 
   async #text(data: string): Promise<string> {
@@ -199,10 +194,6 @@ export class KeptText {
 
 function deadline(): AbortSignal {
   return AbortSignal.timeout(TIMEOUT_MS);
-}
-
-function specOf({ spec }: KubeObject): KubeObject {
-  return isJsonObject(spec) ? spec : {};
 }
 
 function partsOf(head: KubeObject | undefined): readonly string[] {

@@ -3,8 +3,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { HandfastError, messageOf } from '../errors.ts';
 import { Snapshot } from '../snapshot.ts';
-import { isJsonObject } from '../spiffe/strict-json.ts';
-import type { KubeApi, KubeObject } from './api.ts';
+import { type KubeApi, type KubeObject, readIfThere, specOf } from './api.ts';
 import type { KubeLog } from './reflector.ts';
 
 export interface LeaseTimes {
@@ -91,6 +90,10 @@ export class LeaderLease {
     this.#lose();
   }
 
+  get #ownPath(): string {
+    return `${this.#path}/${this.#options.name}`;
+  }
+
   /** For how long we lead without another word, in milliseconds. */
   get #left(): number {
     return this.#until - this.#clock.now();
@@ -100,7 +103,7 @@ export class LeaderLease {
     const began = this.#clock.now();
     // An answer that hangs must neither keep us from the next try nor from saying that we lead no more.
     const within = AbortSignal.any([signal, AbortSignal.timeout(this.leads ? Math.ceil(this.#left) : this.#times.deadlineMs)]);
-    const lease = await this.#read(within);
+    const lease = await readIfThere(this.#options.api, { path: this.#ownPath, signal: within });
     if (lease !== undefined && !this.#isOurs(lease) && !this.#isOver(lease)) {
       this.#lose();
       return;
@@ -123,15 +126,6 @@ export class LeaderLease {
     return this.#clock.now() - this.#seen.at >= lastsMs;
   }
 
-  async #read(signal: AbortSignal): Promise<KubeObject | undefined> {
-    try {
-      return await this.#options.api.request({ method: 'GET', path: `${this.#path}/${this.#options.name}`, signal });
-    } catch (error) {
-      if (error instanceof HandfastError && error.code === 'KUBE_NOT_FOUND') return undefined;
-      throw error;
-    }
-  }
-
   /** With the resourceVersion that was read: of two that take it at once one is refused. */
   async #write(lease: KubeObject | undefined, { holder, signal }: { holder: string; signal: AbortSignal }): Promise<void> {
     const { api, namespace, name, now } = this.#options;
@@ -149,7 +143,7 @@ export class LeaderLease {
     const head = { apiVersion: 'coordination.k8s.io/v1', kind: 'Lease' };
     const path = this.#path;
     if (lease === undefined) await api.request({ method: 'POST', path, body: { ...head, metadata: { name, namespace }, spec }, signal });
-    else await api.request({ method: 'PUT', path: `${path}/${name}`, body: { ...lease, spec }, signal });
+    else await api.request({ method: 'PUT', path: this.#ownPath, body: { ...lease, spec }, signal });
   }
 
   /** From the moment before we asked: the answer may have been long on its way. */
@@ -172,7 +166,7 @@ export class LeaderLease {
   async #release(): Promise<void> {
     const signal = AbortSignal.timeout(RELEASE_MS);
     try {
-      const lease = await this.#read(signal);
+      const lease = await readIfThere(this.#options.api, { path: this.#ownPath, signal });
       if (lease !== undefined && this.#isOurs(lease)) await this.#write(lease, { holder: '', signal });
     } catch (error) {
       this.#complain(error);
@@ -189,8 +183,4 @@ export class LeaderLease {
     if (reason !== this.#said) this.#options.log.warn({ lease: this.#options.name, reason }, 'the lease cannot be held');
     this.#said = reason;
   }
-}
-
-function specOf({ spec }: KubeObject): KubeObject {
-  return isJsonObject(spec) ? spec : {};
 }

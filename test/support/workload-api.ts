@@ -7,11 +7,11 @@ import { afterEach, beforeEach } from 'node:test';
 import { type ClientReadableStream, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
 import { Attestor } from '../../src/agent/attestor.ts';
 import type { WorkloadSession } from '../../src/agent/held-workloads.ts';
-import type { JwtSvid, JwtSvidRequest } from '../../src/agent/jwt-svid-cache.ts';
+import { type JwtSvid, JwtSvidCache, type JwtSvidRequest } from '../../src/agent/jwt-svid-cache.ts';
 import { serveWorkloadApi, type WorkloadApiDeps } from '../../src/agent/workload-api.ts';
 import { WorkloadRegistrations } from '../../src/agent/workload-registrations.ts';
 import { type ErrorCode, HandfastError } from '../../src/errors.ts';
-import type { NodeTrust } from '../../src/node/node-trust.ts';
+import { jwtTrustOf, type NodeTrust } from '../../src/node/node-trust.ts';
 import { Snapshot } from '../../src/snapshot.ts';
 import type { Identity } from '../../src/spiffe/identity.ts';
 import { parseX509Svid } from '../../src/spiffe/x509-svid.ts';
@@ -147,7 +147,11 @@ export async function serve(change: Partial<WorkloadApiDeps> = {}): Promise<void
     path: path(),
     attestor,
     identities: world.identities,
-    signer,
+    signer: new JwtSvidCache({
+      signer,
+      trust: () => (world.trust.current === undefined ? undefined : jwtTrustOf(world.trust.current)),
+      now: () => world.now(),
+    }),
     trust: world.trust,
     log: world.log.log,
     now: () => world.now(),
