@@ -63,7 +63,9 @@ export async function createSites(testbed: Testbed, options: SitesOptions): Prom
     name,
     build,
     ...(options.rotateEvery === undefined ? {} : { rotateEvery: options.rotateEvery }),
-    pods: ours.flatMap(({ contender, client, server }) => [client, server].map((pod) => ({ pod, tunnel: takesTunnels(contender) }))),
+    pods: ours.flatMap(({ contender, client, server }) =>
+      [client, server].map((pod) => ({ pod, tunnel: takesTunnels(contender), http: contender === 'handfast-http' })),
+    ),
   });
   const leaf = (of: string, server: boolean) => issueLeaf({ name: of, server, caDir: mesh.caDir, dir: testbed.directory });
   const credentials = await leaf(outsider.name, false);

@@ -45,7 +45,7 @@ async function attempt(): Promise<number> {
         clearTimeout(timer);
         reject(new Error('closed without an answer'));
       });
-      socket.write('x');
+      socket.write('GET / HTTP/1.1\r\nhost: bench\r\n\r\n');
     });
   } finally {
     socket.destroy();

@@ -30,8 +30,8 @@ export interface Mesh {
 export interface MeshOptions {
   readonly name: string;
   readonly build: Build;
-  /** `tunnel`: takes HBONE from other sidecars. */
-  readonly pods: readonly { readonly pod: Pod; readonly tunnel: boolean }[];
+  /** `tunnel`: takes HBONE from other sidecars. `http`: the sidecar reads requests. */
+  readonly pods: readonly { readonly pod: Pod; readonly tunnel: boolean; readonly http: boolean }[];
   /** Replaces certificates this often; left alone, they stay for the run. */
   readonly rotateEvery?: string;
 }
@@ -93,12 +93,16 @@ function meshYaml(pods: MeshOptions['pods']): string {
       metadata: { name: 'default', namespace: 'istio-system' },
       spec: { mtls: { mode: 'STRICT' } },
     },
-    ...pods.flatMap(({ pod: { name, ipv4 }, tunnel }, index) => [
+    ...pods.flatMap(({ pod: { name, ipv4 }, tunnel, http }, index) => [
       {
         apiVersion: 'v1',
         kind: 'Service',
         metadata: { name, namespace: NAMESPACE },
-        spec: { clusterIP: clusterIp(index), selector: { app: name }, ports: [{ port: SERVICE_PORT, targetPort: BACKEND_PORT }] },
+        spec: {
+          clusterIP: clusterIp(index),
+          selector: { app: name },
+          ports: [{ port: SERVICE_PORT, targetPort: BACKEND_PORT, appProtocol: http ? 'http' : 'tcp' }],
+        },
       },
       {
         apiVersion: 'v1',

@@ -30,13 +30,15 @@ export const operations: Readonly<Record<ScenarioName, string>> = {
   'cold-start': 'start of the serving proxy until the first mTLS byte has come back',
 };
 
-export const oursNames = ['handfast', 'handfast-direct', 'handfast-workers2'] as const;
+export const oursNames = ['handfast', 'handfast-direct', 'handfast-http', 'handfast-workers2'] as const;
 /** Ours again, in `rotation` alone: the same load, and certificates that stay. */
 export const UNROTATED = 'handfast-unrotated';
 export const peerNames = ['haproxy', 'nginx', 'envoy', 'envoy-hbone', 'ghostunnel', 'stunnel', 'hitch'] as const;
 export type PeerName = (typeof peerNames)[number];
 export type Contender = (typeof oursNames)[number] | typeof UNROTATED | PeerName;
 
+/** Their operations are HTTP requests: where requests can be read. */
+const requests: readonly ScenarioName[] = ['new-connections', 'keepalive-1', 'keepalive-64', 'keepalive-512'];
 const servingOnly: readonly ScenarioName[] = ['handshake', 'handshake-pq', 'cold-start'];
 
 /** Why this contender has no part in this scenario, whatever machine it is; undefined when it has. */
@@ -51,6 +53,7 @@ export function absence(contender: Contender, scenario: ScenarioName): string | 
   if (contender === 'handfast-direct' && servingOnly.includes(scenario))
     return 'the same as handfast: there is no second sidecar to tunnel from';
   if (contender === 'envoy-hbone' && scenario.startsWith('handshake')) return 'the same as envoy: a handshake does not know what follows';
+  if (contender === 'handfast-http' && !requests.includes(scenario)) return 'its bytes are no HTTP requests, or none that are compared';
   if (contender === 'handfast-workers2' && scenario === 'handshake-pq')
     return 'handshake has it; the key exchange does not change what workers do';
   if (contender === 'handfast-workers2' && scenario === 'idle-10000') return 'memory is compared of one worker';

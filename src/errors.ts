@@ -49,6 +49,9 @@ export type ErrorCode =
   | 'DIAL_TIMEOUT'
   | 'TUNNEL_REFUSED'
   | 'DRAINING'
+  // requests
+  | 'REQUEST_INVALID'
+  | 'APPLICATION_FAILED'
   // the Kubernetes API server
   | 'KUBE_NOT_FOUND'
   | 'KUBE_CONFLICT'

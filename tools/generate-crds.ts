@@ -42,6 +42,15 @@ const definitions: readonly Definition[] = [
     columns: [column('Action', '.spec.action'), ACCEPTED, PROGRAMMED, AGE],
   },
   {
+    kind: 'RequestAuthentication',
+    group: 'security.istio.io',
+    plural: 'requestauthentications',
+    shortNames: ['ra'],
+    scope: 'Namespaced',
+    versions: ['v1', 'v1beta1'],
+    columns: [column('Issuers', '.spec.jwtRules[*].issuer'), ACCEPTED, PROGRAMMED, AGE],
+  },
+  {
     kind: 'DestinationRule',
     group: 'networking.istio.io',
     plural: 'destinationrules',

@@ -28,7 +28,7 @@ export const rules: Readonly<Record<string, readonly string[]>> = {
   control: ['spiffe', 'policy', 'yaml', 'tls', 'node', 'discovery', 'observe', 'wire', 'store', 'kube'],
   ca: ['spiffe', 'store', 'tls', 'discovery', 'observe', 'wire'],
   kube: ['spiffe', 'policy'],
-  injector: ['spiffe', 'yaml', 'observe', 'kube', 'ca/certificate.ts', 'ca/signer.ts'],
+  injector: ['spiffe', 'yaml', 'observe', 'kube', 'ca/certificate.ts', 'ca/signer.ts', 'policy/forward-client-cert.ts'],
   commands: [
     'spiffe',
     'policy',
@@ -59,6 +59,7 @@ const packages: Readonly<Record<string, readonly string[]>> = {
   'node-forge': [],
   'node-forge/lib/asn1.js': ['spiffe'],
   koffi: ['net'],
+  'http-proxy': ['http'],
   yaml: ['yaml', 'control', 'agent', 'injector'],
   zod: ['policy', 'yaml', 'control', 'agent', 'injector', 'commands'],
 };

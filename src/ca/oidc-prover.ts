@@ -4,9 +4,9 @@ import { HandfastError, messageOf } from '../errors.ts';
 import type { Log } from '../observe/log.ts';
 import { readJws, verifyJws } from '../spiffe/jwt.ts';
 import { isJsonObject } from '../spiffe/strict-json.ts';
+import { fetchIssuerKeys, issuerUrl, readKeysFile } from '../wire/oidc-discovery.ts';
 import { JwksCache } from './jwks-cache.ts';
 import type { ProvenWorkload, TokenProver } from './local-token.ts';
-import { fetchIssuerKeys, issuerUrl, readKeysFile } from './oidc-discovery.ts';
 import { parseServiceAccount } from './service-account.ts';
 
 const TIMEOUT_MS = 5000;

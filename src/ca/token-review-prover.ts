@@ -3,7 +3,7 @@
 import { readFile } from 'node:fs/promises';
 import { HandfastError, messageOf } from '../errors.ts';
 import { isJsonObject, parseStrictObject } from '../spiffe/strict-json.ts';
-import { boundedRequest } from './bounded-request.ts';
+import { boundedRequest } from '../wire/bounded-request.ts';
 import type { ProvenWorkload, TokenProver } from './local-token.ts';
 import { parseServiceAccount } from './service-account.ts';
 import { type TurnLimits, Turns } from './turns.ts';

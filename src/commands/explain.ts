@@ -32,6 +32,8 @@ const schema = z.object({
       candidates: z.array(z.object({ scope: z.string(), source: z.string(), mode: z.string(), outcome: z.string() })),
     }),
   ),
+  httpPorts: z.array(z.number()),
+  tokens: z.array(z.object({ source: z.string(), issuers: z.array(z.string()), holds: z.boolean(), outcome: z.string() })),
   authorizations: z.array(
     z.object({ source: z.string(), action: z.string(), scope: z.string(), dryRun: z.boolean(), holds: z.boolean(), outcome: z.string() }),
   ),
@@ -75,11 +77,28 @@ function podNamed(pod: string, namespace: string | undefined): string {
   return pod;
 }
 
-function describe({ pod, identity, meshed, inForce, inbound, authorizations, clientTls }: z.infer<typeof schema>): string {
+function describe({
+  pod,
+  identity,
+  meshed,
+  inForce,
+  inbound,
+  httpPorts,
+  tokens,
+  authorizations,
+  clientTls,
+}: z.infer<typeof schema>): string {
   return [
     `pod: ${pod}, ${identity}${meshed ? '' : ' (no sidecar speaks mTLS there)'}\n`,
     inForce ? '' : 'its switches are being turned in stages: it still takes what it took before\n',
     ...inbound.map(describeInbound),
+    httpPorts.length === 0
+      ? '\nno port is declared HTTP: connections are judged, not requests\n'
+      : `\nrequests are read on port ${httpPorts.join(', ')}\n`,
+    table(
+      ['TOKENS BY', 'ISSUERS', 'OUTCOME'],
+      tokens.map(({ source, issuers, outcome }) => [source, issuers.join(' '), outcome]),
+    ),
     '\nauthorization\n',
     table(
       ['POLICY', 'ACTION', 'OUTCOME'],

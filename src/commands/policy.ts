@@ -21,7 +21,7 @@ const flags = {
 const schema = z.object({
   judged: z.number(),
   notJudged: z.number(),
-  notJudgedBecause: z.object({ gone: z.number(), unbelieved: z.number() }),
+  notJudgedBecause: z.object({ gone: z.number(), unbelieved: z.number(), requests: z.number() }),
   missing: z.number(),
   completed: z.array(z.string()),
   inbound: z.array(
@@ -119,7 +119,7 @@ async function readOne(name: string): Promise<Proposed> {
   return { name, text: await readFile(name, 'utf8') };
 }
 
-function describe({ judged, notJudgedBecause: { gone, unbelieved }, missing, completed, inbound, outbound }: Answer): string {
+function describe({ judged, notJudgedBecause: { gone, unbelieved, requests }, missing, completed, inbound, outbound }: Answer): string {
   const changes = inbound.length + outbound.length;
   const found = changes === 0 ? 'nothing changes' : `${changes} change`;
   return [
@@ -155,6 +155,9 @@ function describe({ judged, notJudgedBecause: { gone, unbelieved }, missing, com
     ),
     gone === 0 ? '' : `${gone} were not judged: of pods that are gone, and that none of the same service account has taken the place of\n`,
     unbelieved === 0 ? '' : `${unbelieved} were not judged: not reported by the sidecar of a pod that was registered then\n`,
+    requests === 0
+      ? ''
+      : `${requests} were not judged: it depends on what was asked, by methods, paths, headers or tokens, which connections do not tell\n`,
     missing === 0 ? '' : `${missing} connections found no room in the ledgers, and are not judged\n`,
   ]
     .filter((part) => part !== '')

@@ -150,6 +150,7 @@ async function serve(config: ProxyConfig, shared: Shared): Promise<Serving> {
     sniffSilenceMs: config['sniff-silence'],
     halfCloseTimeoutMs: config['half-close-timeout'],
     passthroughSource: PASSTHROUGH_SOURCE,
+    forwardClientCert: config['forward-client-cert'],
   };
   const ports = {
     inbound: config['inbound-port'],

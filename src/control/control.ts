@@ -19,6 +19,7 @@ import { serveOperators } from '../wire/operator-server.ts';
 import { serveMetrics } from './control-metrics.ts';
 import { type RunningController, startController } from './controller.ts';
 import { explainRoute } from './explain/explain-route.ts';
+import { IssuerKeys } from './keys/issuer-keys.ts';
 import { alone, type Leadership, oneOfSeveral, type SharedState } from './leadership.ts';
 import { ledgerRoutes } from './ledger/ledger-routes.ts';
 import { LedgerStore } from './ledger/ledger-store.ts';
@@ -111,7 +112,9 @@ export async function startControl(options: ControlOptions): Promise<RunningCont
     });
     await rollouts.start(watching.signal);
     void leadership.follow('rollouts', () => void rollouts.readAgain(), watching.signal);
-    controller = startController({ ...options, effective: rollouts.effective, cache, signal: watching.signal });
+    const issuers = new IssuerKeys({ loopback: 'directory' in options.objects, log, signal: watching.signal });
+    follow(rollouts.effective, ({ objects }) => issuers.replace(objects));
+    controller = startController({ ...options, effective: rollouts.effective, keys: issuers.keys, cache, signal: watching.signal });
     const { isInForce, expectedDigest } = controller;
     const asked = askedOf(rollouts.effective);
     const server = newServer({ maxStreams: MAX_STREAMS });
@@ -193,6 +196,12 @@ async function followObjects(
       : new DirectorySource({ dir: from.directory, log });
   await source.start(signal);
   return source;
+}
+
+/** What is, and whatever comes. */
+function follow<T>(snapshot: Snapshot<T>, hear: (value: T) => void): void {
+  if (snapshot.current !== undefined) hear(snapshot.current);
+  snapshot.subscribe(hear);
 }
 
 /** Takes part in who leads from `begin`, when everything is there that whoever leads must do, until `end`. */

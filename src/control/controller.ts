@@ -6,8 +6,9 @@ import { typeUrls } from '../discovery/type-urls.ts';
 import { encodeService, encodeTrafficPolicy, encodeWorkload } from '../discovery/workload-codec.ts';
 import type { Log } from '../observe/log.ts';
 import type { Authorization } from '../policy/authorization.ts';
+import type { FetchedKeys } from '../policy/jwt-rules.ts';
 import { podUid, type TrafficPolicy, type Workload } from '../policy/model.ts';
-import type { Snapshot } from '../snapshot.ts';
+import { Snapshot } from '../snapshot.ts';
 import { ExpectedPolicies } from './expected-policies.ts';
 import type { EffectiveObjects } from './objects/mesh-objects.ts';
 import { isCalledInPlaintext, plaintextHosts, ToldInPlaintext } from './plaintext-clients.ts';
@@ -17,6 +18,8 @@ import { StagedSwitches, type StageTimes, stageTimes } from './staged-switches.t
 export interface ControllerOptions {
   /** What is to be resolved. */
   readonly effective: Snapshot<EffectiveObjects>;
+  /** Of the issuers that RequestAuthentications name. */
+  readonly keys?: Snapshot<FetchedKeys>;
   readonly cache: ResourceCache;
   readonly trustDomain: string;
   /** How long each stage of a switch that clients must follow lasts. */
@@ -32,7 +35,15 @@ export interface RunningController {
   expectedDigest(pod: string): string | undefined;
 }
 
-export function startController({ effective, cache, trustDomain, stages, log, signal }: ControllerOptions): RunningController {
+export function startController({
+  effective,
+  keys = new Snapshot<FetchedKeys>(),
+  cache,
+  trustDomain,
+  stages,
+  log,
+  signal,
+}: ControllerOptions): RunningController {
   const resolver = new MeshResolver({ trustDomain });
   const staged = new StagedSwitches(stages);
   const expected = new ExpectedPolicies(cache);
@@ -53,7 +64,7 @@ export function startController({ effective, cache, trustDomain, stages, log, si
   const resolve = () => {
     if (effective.current === undefined) return;
     const { objects, selections } = effective.current;
-    const change = resolver.replace(objects, selections);
+    const change = resolver.replace(objects, selections, keys.current);
     for (const uid of change.workloads.removed) workloads.delete(uid);
     for (const [uid, workload] of change.workloads.upserts) workloads.set(uid, workload);
     const hosts = told.at(plaintextHosts(objects), performance.now());
@@ -69,7 +80,8 @@ export function startController({ effective, cache, trustDomain, stages, log, si
     wait();
   };
   resolve();
-  for (const end of [effective.subscribe(resolve), () => clearTimeout(timer)]) signal.addEventListener('abort', end, { once: true });
+  for (const end of [effective.subscribe(resolve), keys.subscribe(resolve), () => clearTimeout(timer)])
+    signal.addEventListener('abort', end, { once: true });
   return { isInForce: (pod) => !staged.isOnItsWay(podUid(pod)), expectedDigest: (pod) => expected.digestFor(pod) };
 }
 

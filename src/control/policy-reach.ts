@@ -59,6 +59,7 @@ function selectingPolicies(objects: MeshObjects): Selecting[] {
   return [
     ...plain('PeerAuthentication', objects.peerAuthentications),
     ...plain('AuthorizationPolicy', objects.authorizationPolicies),
+    ...plain('RequestAuthentication', objects.requestAuthentications),
     // What one tells everybody comes with the service, to whoever asks for it: whom it selects says nothing of who has it.
     ...plain(
       'DestinationRule',

@@ -3,6 +3,7 @@
 import { HandfastError } from '../errors.ts';
 import { ipFromBytes, ipToBytes } from '../policy/ip.ts';
 import {
+  type InboundHttp,
   type InboundSwitches,
   type MutualTlsMode,
   mutualTlsModes,
@@ -20,6 +21,7 @@ import { workloadOf, workloadSpiffeId } from '../spiffe/spiffe-id.ts';
 import * as policyWire from '../wire/gen/handfast/policy/v1/traffic_policy.ts';
 import * as workloadWire from '../wire/gen/istio/workload/workload.ts';
 import { ruleFromWire, ruleToWire, settingsFromWire, settingsToWire } from './client-tls-codec.ts';
+import { jwtRuleFromWire, jwtRuleToWire } from './jwt-rule-codec.ts';
 import { typeUrls } from './type-urls.ts';
 
 export type AddressObject = { readonly kind: 'workload'; readonly value: Workload } | { readonly kind: 'service'; readonly value: Service };
@@ -145,6 +147,7 @@ export function encodeTrafficPolicy(policy: TrafficPolicy): Uint8Array {
     announced: policy.announced === undefined ? undefined : switchesToWire(policy.announced),
     shadow: policy.shadow === undefined ? undefined : switchesToWire(policy.shadow),
     trustDomainAliases: [...policy.trustDomainAliases],
+    http: policy.http === undefined ? undefined : httpToWire(policy.http),
   }).finish();
 }
 
@@ -160,7 +163,16 @@ export function decodeTrafficPolicy(bytes: Uint8Array): TrafficPolicy {
     announced: wire.announced === undefined ? undefined : switchesFromWire(wire.announced, wire.workload),
     shadow: wire.shadow === undefined ? undefined : switchesFromWire(wire.shadow, wire.workload),
     trustDomainAliases: wire.trustDomainAliases,
+    ...(wire.http === undefined ? {} : { http: httpFromWire(wire.http) }),
   });
+}
+
+function httpToWire({ ports, jwtRules }: InboundHttp): policyWire.InboundHttp {
+  return { ports: [...ports], jwtRules: jwtRules.map(jwtRuleToWire) };
+}
+
+function httpFromWire({ ports, jwtRules }: policyWire.InboundHttp): InboundHttp {
+  return { ports, jwtRules: jwtRules.map(jwtRuleFromWire) };
 }
 
 function switchesToWire({ inbound, inboundPorts }: InboundSwitches): policyWire.InboundSwitches {

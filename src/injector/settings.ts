@@ -4,6 +4,7 @@ import { isMap, parseDocument } from 'yaml';
 import { z } from 'zod';
 import { HandfastError, messageOf } from '../errors.ts';
 import { logLevels } from '../observe/log.ts';
+import { type ForwardClientCertMode, forwardClientCertModes } from '../policy/forward-client-cert.ts';
 import { isAllowedImage } from './allowed-image.ts';
 import { type CaptureArguments, captureFlags } from './capture.ts';
 import { type InjectorConfig, identities, isImageReference, MAX_WORKERS, type Resources, type sidecarKinds } from './config.ts';
@@ -19,6 +20,8 @@ export interface Settings {
   readonly identity: (typeof identities)[number];
   readonly logLevel: (typeof logLevels)[number];
   readonly workers: number;
+  /** What the application hears of its callers; undefined: as the sidecar does by itself. */
+  readonly forwardClientCert: ForwardClientCertMode | undefined;
   readonly holdApplication: boolean;
   readonly rewriteProbes: boolean;
   readonly resources: Resources;
@@ -74,6 +77,7 @@ export function readSettings(of: { pod: Pod; config: InjectorConfig; captureArgu
     }),
     sidecar: truth('sidecar.istio.io/nativeSidecar', config.sidecar === 'native') ? ('native' as const) : ('classic' as const),
     workers: proxyConfig.concurrency ?? config.workers,
+    forwardClientCert: proxyConfig.proxyHeaders?.forwardedClientCert,
     holdApplication: proxyConfig.holdApplicationUntilProxyStarts ?? config.holdApplicationUntilProxyStarts,
     rewriteProbes: truth('sidecar.istio.io/rewriteAppHTTPProbers', config.rewriteAppHTTPProbers),
     resources: readResources(annotations, { config, problems }),
@@ -126,12 +130,15 @@ function readResources(
 const proxyConfigSchema = z.strictObject({
   holdApplicationUntilProxyStarts: z.boolean().optional(),
   concurrency: z.int().min(1).max(MAX_WORKERS).optional(),
+  proxyHeaders: z.strictObject({ forwardedClientCert: z.enum(forwardClientCertModes).optional() }).optional(),
 });
 
 function readProxyConfig(text: string | undefined, problems: string[]): z.infer<typeof proxyConfigSchema> {
   if (text === undefined) return {};
   const refuse = (why: string) => {
-    problems.push(`annotation ${PROXY_CONFIG}: ${why}; accepted: holdApplicationUntilProxyStarts and concurrency (1 to ${MAX_WORKERS})`);
+    problems.push(
+      `annotation ${PROXY_CONFIG}: ${why}; accepted: holdApplicationUntilProxyStarts, concurrency (1 to ${MAX_WORKERS}) and proxyHeaders.forwardedClientCert (${forwardClientCertModes.join(', ')})`,
+    );
     return {};
   };
   try {

@@ -69,6 +69,7 @@ function argsOf(settings: Settings, { inPod }: InjectorConfig): string[] {
         ]
       : []),
     `--log-level=${settings.logLevel}`,
+    ...(settings.forwardClientCert === undefined ? [] : [`--forward-client-cert=${settings.forwardClientCert}`]),
     ...(settings.workers > 1 ? [`--workers=${settings.workers}`] : []),
   ];
 }

@@ -1,16 +1,10 @@
 // An AuthorizationPolicy in its place: whom it is for, what of it travels, and which workloads must name it.
 
-import {
-  type Authorization,
-  type AuthorizationMatch,
-  type AuthorizationRule,
-  authorizationKey,
-  SCOPED_NAME,
-  type StringMatch,
-} from './authorization.ts';
+import { type Authorization, type AuthorizationMatch, type AuthorizationRule, authorizationKey, SCOPED_NAME } from './authorization.ts';
 import type { PolicyIndex } from './policy-index.ts';
 import { type NotHeld, type PolicyObject, type Selections, whyNot } from './policy-object.ts';
 import type { PolicySubject } from './policy-subject.ts';
+import type { StringMatch } from './string-match.ts';
 
 /** Parsed. Principals stand as they were written: `expandPrincipals` adds the mesh's other trust domains. */
 export interface AuthorizationPolicy extends PolicyObject {

@@ -1,15 +1,13 @@
-// May this peer, from this address, reach this port? Istio's AuthorizationPolicy at L4: a DENY that matches refuses; where there is an ALLOW, one of them must match
+// May this peer, from this address, reach this port, and ask for this there? Istio's AuthorizationPolicy: a DENY that matches refuses; where there is an ALLOW, one of them must match
 // (https://istio.io/latest/docs/concepts/security/#implicit-enablement).
 
 import { type SpiffeId, workloadOf } from '../spiffe/spiffe-id.ts';
+import { type HttpMatch, httpValuesIn, matchesRequest, type ReadRequest } from './http-match.ts';
+import type { HttpRequestFacts } from './http-request.ts';
 import { type IpBits, type IpBlock, ipBitsOf, ipBlockSetOf } from './ip-blocks.ts';
 import type { Endpoint } from './model.ts';
+import { matchesText, type StringMatch } from './string-match.ts';
 import { ALLOWED, type Verdict } from './verdict.ts';
-
-/** `presence`: there must be one, whichever. */
-export type StringMatch =
-  | { readonly kind: 'exact' | 'prefix' | 'suffix'; readonly value: string }
-  | { readonly kind: 'presence'; readonly value: '' };
 
 export interface ServiceAccountMatch {
   readonly namespace: string;
@@ -31,6 +29,8 @@ export interface AuthorizationMatch {
   readonly notDestinationIps: readonly IpBlock[];
   readonly destinationPorts: readonly number[];
   readonly notDestinationPorts: readonly number[];
+  /** What is of HTTP; undefined where nothing is. */
+  readonly http?: HttpMatch;
 }
 
 /** To begin a match with. */
@@ -81,6 +81,8 @@ export interface AuthorizationSubject {
   /** Canonical text. */
   readonly sourceIp: string;
   readonly destination: Endpoint;
+  /** Undefined where what is judged is a connection, of which no more is known. */
+  readonly request?: HttpRequestFacts;
 }
 
 export const noAuthorizations: AuthorizationSet = Object.freeze({ policies: [], missing: [] });
@@ -94,11 +96,47 @@ export function decideAuthorization(set: AuthorizationSet, subject: Authorizatio
   if (set.missing.length > 0) return denied(`AuthorizationPolicy ${set.missing.join(', ')} is bound to this workload and has not arrived`);
   const inForce = dryRun ? asIfInForce(set.policies) : set.policies.filter((policy) => !policy.dryRun);
   const facts = factsOf(subject);
+  const { request } = subject;
+  if (request === undefined) return decideBy(inForce, subject, facts);
+  // Whichever way the application reads the path, it must be allowed that way.
+  for (const path of request.paths) {
+    const verdict = decideBy(inForce, subject, { ...facts, request: { ...request, path } });
+    if (!verdict.allowed) return verdict;
+  }
+  return request.paths.length === 0 ? denied(`${who(subject)}: a request without a path`) : ALLOWED;
+}
+
+function decideBy(inForce: readonly Authorization[], subject: AuthorizationSubject, facts: Facts): Verdict {
   const denying = inForce.find((policy) => policy.action === 'DENY' && matches(policy, facts));
   if (denying !== undefined) return denied(`${who(subject)} is denied by ${describe(denying)}`);
   const allowing = inForce.filter((policy) => policy.action === 'ALLOW');
   if (allowing.length === 0 || allowing.some((policy) => matches(policy, facts))) return ALLOWED;
   return denied(`${who(subject)} is allowed by none of ${allowing.slice(0, MAX_NAMED).map(describe).join(', ')}`);
+}
+
+/** Of a connection whose requests will be judged one by one: what holds for all of them. Undefined where it depends on what is asked. */
+export function decideForAllRequests(set: AuthorizationSet, subject: AuthorizationSubject): Verdict | undefined {
+  const strict = decideAuthorization(set, subject);
+  if (strict.allowed || set.missing.length > 0) return strict;
+  const lenient = { ...set, policies: set.policies.flatMap(leniently) };
+  return decideAuthorization(lenient, subject).allowed ? undefined : strict;
+}
+
+/** As if every request had what an ALLOW asks for, and none what a DENY does. */
+function leniently(policy: Authorization): Authorization[] {
+  const asksHttp = (rule: AuthorizationRule) => rule.some((clause) => clause.some(({ http }) => http !== undefined));
+  if (!policy.rules.some(asksHttp)) return [policy];
+  const rules =
+    policy.action === 'DENY'
+      ? policy.rules.filter((rule) => !asksHttp(rule))
+      : policy.rules.map((rule) => rule.map((clause) => withoutHttp(clause)));
+  return [{ ...policy, rules }];
+}
+
+/** What would be empty then holds for everybody: the clause says nothing any more. */
+function withoutHttp(clause: AuthorizationClause): AuthorizationClause {
+  const left = clause.map(({ http: _, ...match }) => match);
+  return clause.some(({ http }, index) => http !== undefined && isEmpty(left[index] ?? emptyMatch)) ? [] : left;
 }
 
 /** A policy of a ScopeConfig is named after it and after the plain policy that it would stand in for: `canary~allow` for `allow`. */
@@ -125,6 +163,7 @@ interface Facts {
   /** Only made where a rule asks, and once. */
   readonly source: () => IpBits;
   readonly destination: () => IpBits;
+  readonly request?: ReadRequest;
 }
 
 function factsOf({ peer, sourceIp, destination }: AuthorizationSubject): Facts {
@@ -148,24 +187,44 @@ function once<T>(make: () => T): () => T {
 }
 
 function matches(policy: Authorization, facts: Facts): boolean {
-  return effectiveRules(policy).some((rule) => rule.every((clause) => clause.some((match) => matchesAll(match, facts))));
+  const { ofRequests, ofConnections } = effectiveRules(policy);
+  const rules = facts.request === undefined ? ofConnections : ofRequests;
+  return rules.some((rule) => rule.every((clause) => clause.some((match) => matchesAll(match, facts))));
 }
 
-const effective = new WeakMap<Authorization, readonly AuthorizationRule[]>();
+interface EffectiveRules {
+  readonly ofRequests: readonly AuthorizationRule[];
+  readonly ofConnections: readonly AuthorizationRule[];
+}
+
+const effective = new WeakMap<Authorization, EffectiveRules>();
 
 /** The rules without what says nothing: clauses without matches, which always hold, and matches without a field, which never do. Found out once for each policy. */
-function effectiveRules(policy: Authorization): readonly AuthorizationRule[] {
+function effectiveRules(policy: Authorization): EffectiveRules {
   let rules = effective.get(policy);
   if (rules === undefined) {
-    rules = policy.rules
+    const ofRequests = policy.rules
       .map((rule) => rule.filter((clause) => clause.length > 0).map((clause) => clause.filter((match) => !isEmpty(match))))
       .filter((rule) => rule.every((clause) => clause.length > 0));
+    rules = { ofRequests, ofConnections: ofRequests.flatMap((rule) => forConnections(rule, policy.action)) };
     effective.set(policy, rules);
   }
   return rules;
 }
 
-function matchesAll(match: AuthorizationMatch, { principal, namespace, serviceAccount, port, source, destination }: Facts): boolean {
+/**
+ * Where requests are not read a rule that asks for something of HTTP allows nothing; and it denies whatever it would by its other fields, as in Istio: what cannot be seen could be it
+ * (https://istio.io/latest/docs/tasks/security/authorization/authz-tcp/).
+ */
+function forConnections(rule: AuthorizationRule, action: Authorization['action']): AuthorizationRule[] {
+  if (!rule.some((clause) => clause.some(({ http }) => http !== undefined))) return [rule];
+  if (action === 'ALLOW') return [];
+  const left = rule.map((clause) => clause.map(({ http: _, ...match }) => match));
+  return [left.filter((clause) => !clause.some(isEmpty))];
+}
+
+function matchesAll(match: AuthorizationMatch, facts: Facts): boolean {
+  const { principal, namespace, serviceAccount, port, source, destination, request } = facts;
   const isAccount = (wanted: ServiceAccountMatch) => wanted.namespace === namespace && wanted.serviceAccount === serviceAccount;
   return (
     holds(match.destinationPorts, match.notDestinationPorts, (wanted) => wanted === port) &&
@@ -175,7 +234,8 @@ function matchesAll(match: AuthorizationMatch, { principal, namespace, serviceAc
     (match.sourceIps.length === 0 || ipBlockSetOf(match.sourceIps).has(source())) &&
     (match.notSourceIps.length === 0 || !ipBlockSetOf(match.notSourceIps).has(source())) &&
     (match.destinationIps.length === 0 || ipBlockSetOf(match.destinationIps).has(destination())) &&
-    (match.notDestinationIps.length === 0 || !ipBlockSetOf(match.notDestinationIps).has(destination()))
+    (match.notDestinationIps.length === 0 || !ipBlockSetOf(match.notDestinationIps).has(destination())) &&
+    (match.http === undefined || (request !== undefined && matchesRequest(match.http, request)))
   );
 }
 
@@ -183,33 +243,17 @@ function holds<T>(wanted: readonly T[], unwanted: readonly T[], is: (value: T) =
   return (wanted.length === 0 || wanted.some(is)) && !unwanted.some(is);
 }
 
-/** Nobody, which is the empty text, is matched by nothing: `*` is "somebody", and no prefix or suffix is empty. */
-function matchesText({ kind, value }: StringMatch, text: string): boolean {
-  if (text === '') return false;
-  switch (kind) {
-    case 'exact':
-      return text === value;
-    case 'prefix':
-      return text.startsWith(value);
-    case 'suffix':
-      return text.endsWith(value);
-    case 'presence':
-      return true;
-    default:
-      return kind satisfies never;
-  }
-}
-
-function isEmpty(match: AuthorizationMatch): boolean {
-  return Object.values(match).every((values: readonly unknown[]) => values.length === 0);
+function isEmpty({ http, ...lists }: AuthorizationMatch): boolean {
+  return httpValuesIn(http) === 0 && Object.values(lists).every((values: readonly unknown[]) => values.length === 0);
 }
 
 function denied(reason: string): Verdict {
   return { allowed: false, code: 'AUTHORIZATION_DENIED', reason };
 }
 
-function who({ peer, sourceIp, destination }: AuthorizationSubject): string {
-  return `${peer?.uri ?? `nobody proven, from ${sourceIp},`} to port ${destination.port}`;
+function who({ peer, sourceIp, destination, request }: AuthorizationSubject): string {
+  const asks = request === undefined ? '' : `, ${request.method} ${request.paths[0]?.slice(0, 200)}`;
+  return `${peer?.uri ?? `nobody proven, from ${sourceIp},`} to port ${destination.port}${asks}`;
 }
 
 function describe(policy: Authorization): string {

@@ -6,6 +6,7 @@ import type { TrustBundles } from '../spiffe/trust-bundle.ts';
 import { isStillTrusted, type VerifiedPeer } from '../spiffe/verify-peer.ts';
 import { type AuthorizationSet, decideAuthorization } from './authorization.ts';
 import { clientTlsFor } from './client-tls.ts';
+import type { HttpRequestFacts } from './http-request.ts';
 import {
   type ClientTls,
   type Endpoint,
@@ -69,6 +70,23 @@ export function decideArrival(
 /** The same as if what is in dry-run were in force. */
 export function decideShadow(arrival: Arrival, of: { policy: TrafficPolicy; authorizations: AuthorizationSet }): Verdict {
   return decideArrival(arrival, { switches: of.policy.shadow ?? of.policy, authorizations: of.authorizations, dryRun: true });
+}
+
+/** The same two questions of a request on a connection that has arrived. */
+export function decideRequest(
+  arrival: Arrival,
+  request: HttpRequestFacts,
+  of: { switches: InboundSwitches; authorizations: AuthorizationSet; dryRun?: boolean },
+): Verdict {
+  const byTransport = decideInbound(switchFor(of.switches, arrival.destination.port), arrival.transport);
+  return byTransport.allowed
+    ? decideAuthorization(of.authorizations, { ...arrival, request }, { dryRun: of.dryRun === true })
+    : byTransport;
+}
+
+/** Whether requests are read on a connection: of a port that is declared HTTP, whoever speaks TLS of its own to it excepted. */
+export function readsRequests({ http }: TrafficPolicy, { transport, destination }: Arrival): boolean {
+  return transport !== 'passthrough-tls' && http?.ports.includes(destination.port) === true;
 }
 
 /** Whom a client dials: `port` is the endpoint's, `servicePort` the service's. */

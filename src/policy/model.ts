@@ -1,6 +1,7 @@
 // The plain data that decisions are made of: who is registered where, and which TLS switches were resolved for whom.
 
 import type { SpiffeId } from '../spiffe/spiffe-id.ts';
+import type { JwtRule } from './jwt-rule.ts';
 
 export const mutualTlsModes = ['DISABLE', 'PERMISSIVE', 'STRICT'] as const;
 export type MutualTlsMode = (typeof mutualTlsModes)[number];
@@ -106,7 +107,7 @@ export interface InboundSwitches {
 /**
  * What control resolved for one workload. `announced`: switches that will hold in a moment, by which clients dial already. `shadow`: what would hold if the objects in dry-run were in force;
  * undefined where they would change nothing. `clientTls`: rules of the workload's own side, looked up before a service's; `rootClientTls`: rules of the root namespace for this workload, looked up after a service's own.
- * `trustDomainAliases`: a server may prove its identity in one of these trust domains instead of its own.
+ * `trustDomainAliases`: a server may prove its identity in one of these trust domains instead of its own. `http`: undefined where no port is declared HTTP.
  */
 export interface TrafficPolicy extends InboundSwitches {
   readonly workload: string;
@@ -116,6 +117,13 @@ export interface TrafficPolicy extends InboundSwitches {
   readonly clientTls: readonly ClientTlsRule[];
   readonly rootClientTls: readonly ClientTlsRule[];
   readonly trustDomainAliases: readonly string[];
+  readonly http?: InboundHttp;
+}
+
+/** Where requests are read, and whose tokens in them count: for all of a workload's HTTP ports. */
+export interface InboundHttp {
+  readonly ports: readonly number[];
+  readonly jwtRules: readonly JwtRule[];
 }
 
 /** cluster//Pod/namespace/name: the form of Istio's workload uids. `pod` is namespace/name. */

@@ -2,6 +2,7 @@
 
 import { type AuthorizationIndex, type AuthorizationPolicy, authorizationIndex } from './authorization-policy.ts';
 import { byRulePrecedence, type DestinationRule, exportedRules } from './destination-rule.ts';
+import type { RequestAuthentication } from './jwt-rules.ts';
 import type { ClientTlsRule } from './model.ts';
 import type { PeerAuthentication, PeerAuthenticationScope, PeerAuthenticationTiers } from './peer-authentication.ts';
 import { PolicyIndex } from './policy-index.ts';
@@ -15,6 +16,7 @@ export interface NamespacePolicies {
   readonly selecting: PolicyIndex<PeerAuthentication>;
   readonly authorizations: AuthorizationIndex;
   readonly destinationRules: PolicyIndex<DestinationRule>;
+  readonly requestAuthentications: PolicyIndex<RequestAuthentication>;
   /** What its rules say to clients of all namespaces. */
   readonly exported: readonly ClientTlsRule[];
 }
@@ -29,6 +31,7 @@ export function indexPolicies(of: {
   peerAuthentications: readonly PeerAuthentication[];
   authorizationPolicies: readonly AuthorizationPolicy[];
   destinationRules: readonly DestinationRule[];
+  requestAuthentications: readonly RequestAuthentication[];
   scopeConfigs: readonly ScopeConfig[];
 }): NamespacePolicies {
   const peerAuthentications = [...of.peerAuthentications];
@@ -45,6 +48,7 @@ export function indexPolicies(of: {
     selecting: new PolicyIndex(peerAuthentications.filter(({ selector }) => selector !== undefined)),
     authorizations: authorizationIndex(new PolicyIndex(authorizationPolicies)),
     destinationRules,
+    requestAuthentications: new PolicyIndex(of.requestAuthentications),
     exported: exportedRules(destinationRules),
   };
 }
@@ -68,4 +72,13 @@ export function peerAuthenticationTiers(within: PoliciesInReach, subject: Policy
 /** The namespaces whose AuthorizationPolicies may hold for somebody. */
 export function authorizationPlaces({ own, root }: PoliciesInReach): AuthorizationIndex[] {
   return own === root ? [own.authorizations] : [root.authorizations, own.authorizations];
+}
+
+/** All of them add up. In the root namespace one without a selector is everybody's, and one with a selector selects in all namespaces. */
+export function requestAuthenticationsFor(
+  { own, root }: PoliciesInReach,
+  { subject, selections }: { subject: PolicySubject; selections: Selections },
+): readonly RequestAuthentication[] {
+  const places = own === root ? [own] : [root, own];
+  return places.flatMap(({ requestAuthentications }) => requestAuthentications.holding(subject, selections));
 }

@@ -3,6 +3,7 @@
 import { HandfastError } from '../errors.ts';
 import { type FlagValues, parseFlags } from '../flags.ts';
 import { logLevels } from '../observe/log.ts';
+import { forwardClientCertModes } from '../policy/forward-client-cert.ts';
 
 export const proxyFlags = {
   agent: { kind: 'text', value: 'ADDRESS', default: 'unix:/run/handfast/agent.sock', help: "gRPC address of the node agent's socket" },
@@ -106,6 +107,12 @@ export const proxyFlags = {
     help: 'for a half-closed or wordless connection without a byte',
   },
   'drain-timeout': { kind: 'duration', default: '10s', min: '0s', max: '1h', help: 'after SIGTERM, for open connections to finish' },
+  'forward-client-cert': {
+    kind: 'choice',
+    choices: forwardClientCertModes,
+    default: 'SANITIZE_SET',
+    help: 'x-forwarded-client-cert for the application, on HTTP ports: only the peer, what a proven peer sent, both, or none',
+  },
   workers: {
     kind: 'text',
     value: 'N',

@@ -3,9 +3,11 @@
 import type { Socket } from 'node:net';
 import { HandfastError, messageOf } from '../errors.ts';
 import type { TunnelPool } from '../hbone/tunnel-pool.ts';
+import type { RequestServer } from '../http/request-server.ts';
 import { type DialOptions, DialTimeout, dial } from '../net/dial.ts';
 import type { LocalAddresses } from '../net/local-addresses.ts';
 import { decideRevocation, decideTrust } from '../policy/decide.ts';
+import type { ForwardClientCertMode } from '../policy/forward-client-cert.ts';
 import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
 import type { Endpoint, TrafficPolicy, Workload } from '../policy/model.ts';
 import type { Judgement, Verdict } from '../policy/verdict.ts';
@@ -32,6 +34,8 @@ export interface PipelineSettings {
   readonly halfCloseTimeoutMs: number;
   /** Source address for connections to the application, by which the redirection knows them (`127.0.0.6`, `::6`). */
   readonly passthroughSource: { readonly v4: string; readonly v6: string };
+  /** What the application hears of who called it. */
+  readonly forwardClientCert: ForwardClientCertMode;
 }
 
 /** Which addresses the agent is asked about; what it answers is in a later snapshot of the mesh. */
@@ -59,6 +63,8 @@ export interface PipelineContext {
   readonly terminator: Terminator;
   readonly tunnels: TunnelPool;
   readonly tracker: ConnectionTracker;
+  /** Where requests are read. */
+  readonly requests: RequestServer;
   readonly now: () => number;
 }
 

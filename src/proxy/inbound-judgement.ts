@@ -1,10 +1,11 @@
 // What is decided about a connection that came in, whether redirected or through a tunnel: the switch, the verdict, and the verdict again when the mesh changes.
 
 import type { Socket } from 'node:net';
-import { type Arrival, decideArrival, decideShadow, type Transport } from '../policy/decide.ts';
+import type { DialOptions } from '../net/dial.ts';
+import { type Arrival, decideArrival, decideShadow, readsRequests, type Transport } from '../policy/decide.ts';
 import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
 import { switchFor, type TlsSwitch } from '../policy/model.ts';
-import type { Judgement } from '../policy/verdict.ts';
+import type { Judgement, Verdict } from '../policy/verdict.ts';
 import type { TrustBundles } from '../spiffe/trust-bundle.ts';
 import type { VerifiedPeer } from '../spiffe/verify-peer.ts';
 import type { Governed, Known } from './connection.ts';
@@ -29,22 +30,19 @@ export function judge(tracked: Tracked, governed: Governed): Judged {
   return tracked.note({ ...governed, tlsSwitch, upstream: governed.originalDestination, ...ownIdOf(governed) });
 }
 
+/** What is known of a connection when it is judged. */
+export function arrivalOf({ downstream, originalDestination }: Judged, { transport, peer }: Arrived): Arrival {
+  return { transport, peer: peer?.id, sourceIp: downstream.address, destination: originalDestination };
+}
+
 /** Our verdict, before the application hears a byte; and the same verdict again whenever the mesh changes. Throws the verdict's code. */
 export function settle(tracked: Tracked, judged: Judged, arrived: Arrived, context: PipelineContext): void {
-  const { transport, peer } = arrived;
-  const arrival: Arrival = {
-    transport,
-    peer: peer?.id,
-    sourceIp: judged.downstream.address,
-    destination: judged.originalDestination,
-  };
+  const arrival = arrivalOf(judged, arrived);
   const { mesh, self, policy } = judged;
   const authorizations = mesh.authorizations.of(self);
   const shadow = decideShadow(arrival, { policy, authorizations });
   const verdict = decideArrival(arrival, { switches: policy, authorizations });
-  const caller = nameCaller(judged, { isAllowed: verdict.allowed, isProven: peer !== undefined, context });
-  const known: Known = { ...judged, transport, ...(shadow.allowed ? {} : { shadow }), ...caller };
-  tracked.note(peer === undefined ? known : { ...known, peer });
+  noteArrival(tracked, { judged, arrived, verdict, shadow }, context);
   enforce(verdict);
   judgeFromNowOn(tracked, {
     context,
@@ -52,6 +50,19 @@ export function settle(tracked: Tracked, judged: Judged, arrived: Arrived, conte
     ...(arrived.verifiedBy === undefined ? {} : { verifiedBy: arrived.verifiedBy }),
     judge: (next) => rejudge(next, { arrival, context }),
   });
+}
+
+/** For the record, and the ledger: who it is, and what was decided. */
+export function noteArrival(
+  tracked: Tracked,
+  of: { judged: Judged; arrived: Arrived; verdict: Verdict; shadow: Verdict },
+  context: PipelineContext,
+): void {
+  const { judged, shadow } = of;
+  const { transport, peer } = of.arrived;
+  const caller = nameCaller(judged, { isAllowed: of.verdict.allowed, isProven: peer !== undefined, context });
+  const known: Known = { ...judged, transport, ...(shadow.allowed ? {} : { shadow }), ...caller };
+  tracked.note(peer === undefined ? known : { ...known, peer });
 }
 
 /** Who is at the caller's address. No verdict depends on it: it is asked for beside everything else, and for those who are refused only where their name is all that is known of them, and seldom. */
@@ -71,19 +82,20 @@ function nameCaller(
 function rejudge(mesh: MeshSnapshot, of: { arrival: Arrival; context: PipelineContext }): Judgement {
   return judging(() => {
     const { self, policy } = selfIn(mesh, of.context);
+    // Whoever reads requests says who calls; what has come before could say it itself.
+    if (readsRequests(policy, of.arrival))
+      return { allowed: 'drain', code: 'TRANSPORT_CHANGED', reason: `requests to port ${of.arrival.destination.port} are read now` };
     return decideArrival(of.arrival, { switches: policy, authorizations: mesh.authorizations.of(self) });
   });
 }
 
-/** The connection to the application, from the source address that the redirection knows. */
+/** The connection to the application. */
 export function dialApplication(tracked: Tracked, judged: Judged, context: PipelineContext): Promise<Socket> {
-  const { address, port } = judged.originalDestination;
-  const { v4, v6 } = context.settings.passthroughSource;
-  return dialUpstream(tracked, {
-    host: address,
-    port,
-    timeoutMs: context.settings.dialTimeoutMs,
-    localAddress: address.includes(':') ? v6 : v4,
-    keepAlive: false,
-  });
+  return dialUpstream(tracked, applicationOf(judged, context));
+}
+
+/** How the application is reached: from the source address that the redirection knows. */
+export function applicationOf({ originalDestination: { address, port } }: Judged, { settings }: PipelineContext): DialOptions {
+  const { v4, v6 } = settings.passthroughSource;
+  return { host: address, port, timeoutMs: settings.dialTimeoutMs, localAddress: address.includes(':') ? v6 : v4, keepAlive: false };
 }

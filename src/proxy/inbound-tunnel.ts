@@ -2,11 +2,14 @@
 
 import { HandfastError } from '../errors.ts';
 import { parseAuthority } from '../hbone/connect-request.ts';
+import { StreamDuplex } from '../hbone/stream-duplex.ts';
 import type { TunnelRequest } from '../hbone/tunnel-server.ts';
 import type { TunnelStream } from '../hbone/tunnel-stream.ts';
+import { readsRequests } from '../policy/decide.ts';
 import { show } from './connection-record.ts';
 import { govern, locateAt, type PipelineContext } from './context.ts';
-import { dialApplication, judge, settle } from './inbound-judgement.ts';
+import { type Arrived, arrivalOf, dialApplication, judge, settle } from './inbound-judgement.ts';
+import { serveRequests, settleRequests } from './inbound-requests.ts';
 
 /** What a peer is told, and it is all it is told: ztunnel's statuses. Whoever dials may try elsewhere only after 503. */
 const STATUS: Readonly<Partial<Record<HandfastError['code'], number>>> = {
@@ -33,7 +36,14 @@ export async function inboundTunnel(request: TunnelRequest, context: PipelineCon
     if (!governed.self.addresses.includes(destination.address))
       throw new HandfastError('DESTINATION_NOT_LOCAL', `${show(destination)} is not an address of this pod`);
     const judged = judge(tracked, governed);
-    settle(tracked, judged, { transport: 'mtls', peer, verifiedBy }, context);
+    const arrived: Arrived = { transport: 'mtls', peer, verifiedBy };
+    if (readsRequests(judged.policy, arrivalOf(judged, arrived))) {
+      const judge = settleRequests(tracked, judged, arrived, context);
+      request.accept();
+      await serveRequests(tracked, { judged, arrived, judge, stream: tracked.own(new StreamDuplex(stream)) }, context);
+      return;
+    }
+    settle(tracked, judged, arrived, context);
     // A peer that takes its question back ends the dial.
     stream.whenLost(() => tracked.refuse(takenBack(stream)));
     const application = await dialApplication(tracked, judged, context);

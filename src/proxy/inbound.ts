@@ -4,10 +4,12 @@ import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { HandfastError } from '../errors.ts';
 import { type Sniffed, sniff } from '../net/sniff.ts';
+import { readsRequests } from '../policy/decide.ts';
 import { isMeshAlpn } from '../tls/alpn.ts';
 import { show } from './connection-record.ts';
 import { govern, locate, type PipelineContext } from './context.ts';
-import { type Arrived, dialApplication, type Judged, judge, settle } from './inbound-judgement.ts';
+import { type Arrived, arrivalOf, dialApplication, type Judged, judge, settle } from './inbound-judgement.ts';
+import { serveRequests, settleRequests } from './inbound-requests.ts';
 import type { Tracked } from './tracked.ts';
 
 /** A ClientHello with post-quantum key shares is about 1.8 KB; nobody needs this much. */
@@ -36,6 +38,11 @@ export async function inbound(socket: Socket, context: PipelineContext): Promise
     }
     const judged = judge(tracked, govern(located, context));
     const admitted = await admit(tracked, { ...judged, socket }, context);
+    if (readsRequests(judged.policy, arrivalOf(judged, admitted))) {
+      const judge = settleRequests(tracked, judged, admitted, context);
+      await serveRequests(tracked, { judged, arrived: admitted, judge, stream: admitted.stream }, context);
+      return;
+    }
     settle(tracked, judged, admitted, context);
     const application = admitted.application ?? (await dialApplication(tracked, judged, context));
     await tracked.splice({
@@ -85,7 +92,11 @@ async function terminateStrict(tracked: Tracked, judged: Captured, context: Pipe
 }
 
 async function admitPermissive(tracked: Tracked, judged: Captured, context: PipelineContext): Promise<Admitted> {
-  const sniffed = await sniffFirst(judged, context, { silenceMs: context.settings.sniffSilenceMs });
+  // HTTP servers do not speak first.
+  const isHttp = judged.policy.http?.ports.includes(judged.originalDestination.port) === true;
+  const { sniffSilenceMs, halfCloseTimeoutMs } = context.settings;
+  const sniffed = await sniffFirst(judged, context, { silenceMs: isHttp ? halfCloseTimeoutMs : sniffSilenceMs });
+  if (isHttp && sniffed.kind === 'silent') throw new HandfastError('SNIFF_TIMEOUT', `not a word within ${halfCloseTimeoutMs} ms`);
   if (sniffed.kind !== 'silent') return admitSniffed(tracked, judged, { sniffed, context });
   // Neither speaks: perhaps the server is to speak first. It is asked, and until it does the client may still begin a handshake,
   // so that a short silence here never turns a slow mTLS client away.

@@ -4,6 +4,7 @@ import type { Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { HandfastError, messageOf } from '../errors.ts';
 import { TUNNEL_PORT } from '../hbone/tunnel-pool.ts';
+import { RequestServer } from '../http/request-server.ts';
 import { type Listener, listen } from '../net/listener.ts';
 import { LocalAddresses } from '../net/local-addresses.ts';
 import type { SightingSink } from '../observe/ledger.ts';
@@ -84,6 +85,7 @@ export class Sidecar {
   readonly #options: SidecarOptions;
   readonly #listeners: Listeners;
   readonly #tunnels: Tunnels;
+  readonly #requests: RequestServer;
   readonly #state: { draining: boolean };
 
   private constructor(
@@ -100,6 +102,7 @@ export class Sidecar {
     this.#options = options;
     this.#tunnels = parts.tunnels;
     this.tracker = context.tracker;
+    this.#requests = context.requests;
     this.acceptTunnel = parts.acceptTunnel;
     this.missing = () => missing(context, state);
     this.#listeners = listeners;
@@ -133,7 +136,12 @@ export class Sidecar {
     const local = new LocalAddresses(now);
     const known = new KnownAddresses(mesh);
     const refusedCallers = new TokenBucket(REFUSED_CALLERS);
-    const context: PipelineContext = { ...options, ownPorts, local, terminator, known, refusedCallers, tunnels: tunnels.pool, tracker };
+    const { forwardClientCert, halfCloseTimeoutMs } = options.settings;
+    const requests = new RequestServer({ forwardClientCert, halfCloseTimeoutMs, now });
+    const context: PipelineContext = {
+      ...options,
+      ...{ ownPorts, local, terminator, known, refusedCallers, tunnels: tunnels.pool, tracker, requests },
+    };
     const state = { draining: false };
 
     if (identity.current !== undefined) {
@@ -202,6 +210,7 @@ export class Sidecar {
       return new Sidecar(options, { ...parts, listeners: { ...listeners, tunnel, readiness } });
     } catch (error) {
       tunnels.close();
+      requests.close();
       await Promise.all(open.map((listener) => listener.close()));
       throw error;
     }
@@ -217,6 +226,7 @@ export class Sidecar {
     const { inbound: inboundListener, tunnel, outbound: outboundListener, readiness } = this.#listeners;
     const closing = [inboundListener.close(), tunnel?.close()];
     this.#tunnels.drain();
+    this.#requests.drain();
     log.info({ connections: this.tracker.size }, 'draining');
     await this.tracker.idle(drainTimeoutMs);
     closing.push(outboundListener.close(), readiness?.close());
@@ -224,6 +234,7 @@ export class Sidecar {
     await this.tracker.idle(CUT_GRACE_MS);
     this.tracker.close();
     this.#tunnels.close();
+    this.#requests.close();
     // A listener is closed only with its last socket: one that does not end when it is cut must not keep the process.
     await Promise.race([Promise.all(closing), delay(CUT_GRACE_MS, undefined, { ref: false })]);
   }

@@ -33,11 +33,17 @@ export interface Ending {
 /** How long a connection that was ended at a quiet moment may take to end on either side. */
 const LINGER_MS = 5_000;
 
+/** What the application was sent, and what it sent. */
+export interface ByteCounts {
+  readonly bytesWritten: number;
+  readonly bytesRead: number;
+}
+
 export interface TrackedEvents {
   /** Both sides are about to be joined. */
   onJoined(tracked: Tracked): void;
   /** Called once: with the application's side, where the connection had come so far. */
-  onEnd(tracked: Tracked, ending: Ending, application: Socket | undefined): void;
+  onEnd(tracked: Tracked, ending: Ending, application: ByteCounts | undefined): void;
   /** It was no connection of its own. */
   onForgotten(): void;
 }
@@ -57,7 +63,7 @@ export class Tracked {
   #cut: { code: ErrorCode; reason: string } | undefined;
   #ended = false;
   /** The plaintext side: its byte counts are the application's. */
-  #application: Socket | undefined;
+  #application: ByteCounts | undefined;
   #sides: { readonly downstream: Side; readonly upstream: Side } | undefined;
   #draining: (() => void) | undefined;
   #lingering: NodeJS.Timeout | undefined;
@@ -109,6 +115,19 @@ export class Tracked {
         reset ??= `${side}: ${messageOf(error).split('\n')[0]}`;
       },
     });
+    this.#endJoined(outcome, reset);
+  }
+
+  /** Its requests are answered by `serve` until it ends. `application` counts their bytes. */
+  async answer(serve: (of: { abort: () => void; onCounts: (application: ByteCounts) => void }) => Promise<SpliceOutcome>): Promise<void> {
+    this.#events.onJoined(this);
+    const onCounts = (application: ByteCounts) => {
+      this.#application = application;
+    };
+    this.#endJoined(await serve({ abort: () => this.#abort(), onCounts }));
+  }
+
+  #endJoined(outcome: SpliceOutcome, reset?: string): void {
     const cut = this.#cut;
     if (cut !== undefined) this.#end({ decision: 'cut', outcome, ...cut });
     else if (this.#drained !== undefined) this.#end({ decision: 'allowed', outcome: 'drained', ...this.#drained });

@@ -1,7 +1,7 @@
 // Every open connection, from accept to its one record: counted, re-judged when the mesh changes, drained at the end.
 
-import type { Socket } from 'node:net';
 import type { ErrorCode } from '../errors.ts';
+import type { RequestEnd } from '../http/http-connection.ts';
 import { Ledger, type SightingSink } from '../observe/ledger.ts';
 import type { Log } from '../observe/log.ts';
 import { decideRevocation, decideTrust } from '../policy/decide.ts';
@@ -16,7 +16,8 @@ import type { CallerNames } from './caller-names.ts';
 import type { Direction } from './connection.ts';
 import { connectionRecord } from './connection-record.ts';
 import { NamedSightings, type SeenConnection } from './named-sightings.ts';
-import { type Ending, Tracked } from './tracked.ts';
+import { requestRecord } from './request-record.ts';
+import { type ByteCounts, type Ending, Tracked } from './tracked.ts';
 
 export class ConnectionTracker {
   /** Who spoke to whom, also when it is over; empty where sightings go to another. */
@@ -138,7 +139,7 @@ export class ConnectionTracker {
     this.#sightings.close();
   }
 
-  #finish(tracked: Tracked, ending: Ending, application: Socket | undefined): void {
+  #finish(tracked: Tracked, ending: Ending, application: ByteCounts | undefined): void {
     const joined = this.#open.get(tracked);
     this.#open.delete(tracked);
     if (joined === undefined) this.#sightings.note(tracked.known, ending);
@@ -148,6 +149,12 @@ export class ConnectionTracker {
     if (this.#log.isLevelEnabled(level))
       this.#log[level](connectionRecord(tracked.known, { ending, application, now: this.#now() }), 'connection');
     if (this.#open.size === 0) this.#idle?.();
+  }
+
+  /** One request of a connection has ended. */
+  noteRequest({ known }: Tracked, end: RequestEnd, shadow: Verdict | undefined): void {
+    const level = end.decision === 'allowed' ? 'info' : 'warn';
+    if (this.#log.isLevelEnabled(level)) this.#log[level](requestRecord(known, end, shadow), 'request');
   }
 
   #forget(tracked: Tracked): void {

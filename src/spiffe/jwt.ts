@@ -52,8 +52,11 @@ export function parseJwks(text: string): Jwks {
   return Object.freeze({ keys: Object.freeze(keys) });
 }
 
-/** Takes a token apart, verifying nothing. Throws JWT_INVALID for whatever is no compact JWS of an algorithm that we know. */
-export function readJws(token: string): UnverifiedJws {
+/** A JWT-SVID's. */
+const TYPES: readonly string[] = ['JWT', 'JOSE'];
+
+/** Takes a token apart, verifying nothing. Throws JWT_INVALID for whatever is no compact JWS of an algorithm that we know. `types`: what its `typ` may be, if it has one. */
+export function readJws(token: string, { types = TYPES }: { types?: readonly string[] } = {}): UnverifiedJws {
   if (token.length > MAX_TOKEN_BYTES) throw invalid(`longer than ${MAX_TOKEN_BYTES} bytes`, 'TOO_LONG');
   const [first, second, third, ...rest] = token.split('.', 4);
   if (first === undefined || second === undefined || third === undefined || rest.length > 0) throw invalid('not three parts');
@@ -64,17 +67,19 @@ export function readJws(token: string): UnverifiedJws {
   const refused = REFUSED_MEMBERS.find((name) => header[name] !== undefined);
   if (refused !== undefined) throw invalid(`the header has ${JSON.stringify(refused)}, which is not accepted`, 'HEADER_REFUSED');
   if (!isJwsAlgorithm(alg)) throw invalid(`algorithm ${JSON.stringify(alg)} is not accepted`, 'ALGORITHM_REFUSED');
-  if (typ !== undefined && typ !== 'JWT' && typ !== 'JOSE')
-    throw invalid(`type ${JSON.stringify(typ)} is neither JWT nor JOSE`, 'TYPE_REFUSED');
+  if (typ !== undefined && !types.some((type) => type === typ))
+    throw invalid(`type ${JSON.stringify(typ)} is neither ${types.join(' nor ')}`, 'TYPE_REFUSED');
   if (kid !== undefined && typeof kid !== 'string') throw invalid('the kid is no text');
   return { header, claims, algorithm: alg, kid, signed: `${first}.${second}`, signature };
 }
 
-/** Header and claims of a token that one of the keys has signed: the one its kid names. Throws JWT_INVALID. What the claims mean is for the caller. */
-export function verifyJws(token: string | UnverifiedJws, { keys }: Jwks): VerifiedJws {
+/** Header and claims of a token that one of the keys has signed: the one its kid names; `onlyKey`: without a kid, the only one that it can be. Throws JWT_INVALID. What the claims mean is for the caller. */
+export function verifyJws(token: string | UnverifiedJws, { keys }: Jwks, { onlyKey = false }: { onlyKey?: boolean } = {}): VerifiedJws {
   const { header, claims, algorithm, kid, signed, signature } = typeof token === 'string' ? readJws(token) : token;
-  if (kid === undefined) throw invalid('the header names no key (kid)', 'KEY_UNKNOWN');
-  const jwk = keys.find((key) => key.kid === kid);
+  const candidates =
+    kid === undefined ? keys.filter((key) => onlyKey && key.algorithms.includes(algorithm)) : keys.filter((key) => key.kid === kid);
+  const [jwk, another] = candidates;
+  if (kid === undefined && (jwk === undefined || another !== undefined)) throw invalid('the header names no key (kid)', 'KEY_UNKNOWN');
   if (jwk === undefined) throw invalid(`key ${JSON.stringify(kid)} is not among the ${keys.length} known ones`, 'KEY_UNKNOWN');
   if (!jwk.algorithms.includes(algorithm)) throw invalid(`key ${JSON.stringify(kid)} does not sign with ${algorithm}`, 'ALGORITHM_REFUSED');
   const { hash, ...kind } = jwsAlgorithms[algorithm];

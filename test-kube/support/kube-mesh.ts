@@ -13,7 +13,15 @@ import { PlayedKubelet, type PodObject } from './played-kubelet.ts';
 export const IMAGE = 'handfast:test';
 const SYSTEM = 'handfast-system';
 const NODE = 'node-1';
-const CRDS = ['peerauthentications', 'authorizationpolicies', 'destinationrules', 'serviceentries', 'scopeconfigs', 'meshconfigs'];
+const CRDS = [
+  'peerauthentications',
+  'authorizationpolicies',
+  'requestauthentications',
+  'destinationrules',
+  'serviceentries',
+  'scopeconfigs',
+  'meshconfigs',
+];
 
 export class KubeMesh implements AsyncDisposable {
   readonly cluster: KubeCluster;

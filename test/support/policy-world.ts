@@ -2,10 +2,13 @@
 
 import { parseObjects } from '../../src/control/objects/parse-objects.ts';
 import { snapshotOf } from '../../src/control/resolve/snapshot-of.ts';
-import { decideArrival, decideOutbound, decideShadow, type Transport } from '../../src/policy/decide.ts';
+import { decideArrival, decideOutbound, decideRequest, decideShadow, readsRequests, type Transport } from '../../src/policy/decide.ts';
+import type { HttpRequestFacts } from '../../src/policy/http-request.ts';
+import type { JwtRule } from '../../src/policy/jwt-rule.ts';
 import type { MeshSnapshot } from '../../src/policy/mesh-snapshot.ts';
 import { switchFor, type TrafficPolicy, type Workload } from '../../src/policy/model.ts';
 import type { Selections } from '../../src/policy/policy-object.ts';
+import { readPath } from '../../src/policy/request-path.ts';
 import { allowedIdentities } from '../../src/policy/secure-naming.ts';
 import type { Verdict } from '../../src/policy/verdict.ts';
 import { parseSpiffeId } from '../../src/spiffe/spiffe-id.ts';
@@ -23,6 +26,28 @@ export interface Call {
   readonly transport?: Transport;
 }
 
+/** A request, `GET /` of a host nobody cares for unless told otherwise. `claims`: of its token. */
+export interface Asked {
+  readonly method?: string;
+  readonly target?: string;
+  readonly host?: string;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly claims?: Readonly<Record<string, unknown>>;
+}
+
+function factsOf({ method = 'GET', target = '/', host = 'any', headers = {}, claims }: Asked): HttpRequestFacts {
+  const path = readPath(target, { method });
+  if ('refusal' in path) throw new Error(path.refusal);
+  const { iss, sub, aud, azp } = claims ?? {};
+  const auth = {
+    principal: `${iss}/${sub}`,
+    audiences: [aud].flat().filter((one) => typeof one === 'string'),
+    presenter: typeof azp === 'string' ? azp : '',
+    claims: claims ?? {},
+  };
+  return { method, host, paths: path.readings, header: (name) => headers[name], auth: claims === undefined ? undefined : auth };
+}
+
 export class PolicyWorld {
   readonly #mesh: MeshSnapshot;
 
@@ -37,6 +62,24 @@ export class PolicyWorld {
   call(call: Call): string {
     const { self, policy, arrival } = this.#arrival(call);
     return wordFor(decideArrival(arrival, { switches: policy, authorizations: this.#mesh.authorizations.of(self) }));
+  }
+
+  /** What comes of a request on such a call: `allowed`, or the code of the refusal. Its token is taken as verified. */
+  ask(call: Call, request: Asked): string {
+    const { self, policy, arrival } = this.#arrival(call);
+    const authorizations = this.#mesh.authorizations.of(self);
+    if (!readsRequests(policy, arrival)) return wordFor(decideArrival(arrival, { switches: policy, authorizations }));
+    return wordFor(decideRequest(arrival, factsOf(request), { switches: policy, authorizations }));
+  }
+
+  /** The ports of a pod whose requests are read. */
+  httpPorts(pod: string): readonly number[] {
+    return this.#policy(this.#workload(pod)).http?.ports ?? [];
+  }
+
+  /** Whose tokens count there. */
+  jwtRules(pod: string): readonly JwtRule[] {
+    return this.#policy(this.#workload(pod)).http?.jwtRules ?? [];
   }
 
   /** The same, as if what is in dry-run were in force. */

@@ -6,6 +6,7 @@ import { type Logger, pino } from 'pino';
 import type { SightingSink } from '../../src/observe/ledger.ts';
 import type { Authorization } from '../../src/policy/authorization.ts';
 import { Authorizations } from '../../src/policy/authorizations.ts';
+import type { JwtRule } from '../../src/policy/jwt-rule.ts';
 import type { MeshSnapshot } from '../../src/policy/mesh-snapshot.ts';
 import type { ClientTlsSettings, Endpoint, MutualTlsMode, Service, TrafficPolicy, Workload } from '../../src/policy/model.ts';
 import { Registry } from '../../src/policy/registry.ts';
@@ -141,6 +142,7 @@ export async function startSidecar(setup: SidecarSetup): Promise<RunningSidecar>
       sniffSilenceMs: 50,
       halfCloseTimeoutMs: 60_000,
       passthroughSource: { v4: '127.0.0.6', v6: '::1' },
+      forwardClientCert: 'SANITIZE_SET',
       ...setup.settings,
     },
     ports: { inbound: 0, outbound: 0, tunnel: 0, readiness: 0 },
@@ -194,6 +196,9 @@ export interface MeshSpec {
     readonly mode?: MutualTlsMode;
     readonly portModes?: Readonly<Record<number, MutualTlsMode>>;
     readonly outbound?: TrafficPolicy['outbound'];
+    /** Whose requests are read. */
+    readonly httpPorts?: readonly number[];
+    readonly jwtRules?: readonly JwtRule[];
     readonly shadow?: MutualTlsMode;
     readonly announced?: MutualTlsMode;
     readonly clientTls?: TrafficPolicy['clientTls'];
@@ -258,6 +263,7 @@ export function meshOf(spec: MeshSpec): MeshSnapshot {
           clientTls: entry.clientTls ?? [],
           rootClientTls: [],
           trustDomainAliases: [],
+          ...(entry.httpPorts === undefined ? {} : { http: { ports: entry.httpPorts, jwtRules: entry.jwtRules ?? [] } }),
         },
       ];
     }),

@@ -57,6 +57,7 @@ export class RunningWorkers implements AsyncDisposable {
       sniffSilenceMs: 50,
       halfCloseTimeoutMs: 60_000,
       passthroughSource: { v4: '127.0.0.6', v6: '::1' },
+      forwardClientCert: 'SANITIZE_SET' as const,
       test: { ...setup.test, channel: channel.name } satisfies WorkerTestSettings,
     };
     const workers = await SidecarWorkers.start({

@@ -13,7 +13,8 @@ function parse(files: Readonly<Record<string, string>>): MeshObjects {
   return parseObjects(Object.entries(files).map(([name, text]) => ({ name, text })));
 }
 
-const kinds = 'accepted: MeshConfig, PeerAuthentication, AuthorizationPolicy, DestinationRule, ScopeConfig, ServiceEntry, Pod, Service';
+const kinds =
+  'accepted: MeshConfig, PeerAuthentication, AuthorizationPolicy, DestinationRule, RequestAuthentication, ScopeConfig, ServiceEntry, Pod, Service';
 const modes = 'accepted: UNSET, DISABLE, PERMISSIVE, STRICT';
 
 /** Four lines of head; the spec begins on line 5. */

@@ -34,6 +34,7 @@ function resolve(all: readonly PeerAuthentication[], subject: { namespace?: stri
       peerAuthentications: all.filter((each) => each.namespace === place),
       authorizationPolicies: [],
       destinationRules: [],
+      requestAuthentications: [],
       scopeConfigs: [],
     });
   const root = policiesOf(ROOT);

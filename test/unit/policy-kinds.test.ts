@@ -56,20 +56,18 @@ kind('AuthorizationPolicy', {
       ].map(([field = '', spec = '', says = '']) => [field, [spec, `spec.${field}: is not supported`, says] as const]),
     ),
     ...Object.fromEntries(
-      ['requestPrincipals', 'notRequestPrincipals', 'remoteIpBlocks', 'notRemoteIpBlocks', 'trustDomains', 'notTrustDomains'].map(
-        (field) => [field, [source(`${field}: ["*"]`), `spec.rules.0.from.0.source.${field}: is not supported`] as const],
-      ),
-    ),
-    ...Object.fromEntries(
-      ['hosts', 'notHosts', 'methods', 'notMethods', 'paths', 'notPaths'].map((field) => [
+      ['remoteIpBlocks', 'notRemoteIpBlocks', 'trustDomains', 'notTrustDomains'].map((field) => [
         field,
-        [operation(`${field}: ["*"]`), `spec.rules.0.to.0.operation.${field}: is not supported`, 'use ports'] as const,
+        [source(`${field}: ["*"]`), `spec.rules.0.from.0.source.${field}: is not supported`] as const,
       ]),
     ),
     ...Object.fromEntries(
       [
-        'request.headers[x]',
-        'request.auth.claims[a]',
+        'request.headers[]',
+        'request.headers[a b]',
+        'request.auth.claims',
+        'request.auth.claims[a][]',
+        'request.regex.headers[a]',
         'connection.sni',
         'remote.ip',
         'experimental.envoy.filters.a[b]',

@@ -72,7 +72,7 @@ describe('who came in', () => {
       instance({ reporter: SLEEP, wasBelieved: false, entries: [entry()], dropped: 2 }),
       instance({ pod: 'bar/gone', reporter: 'spiffe://cluster.local/ns/bar/sa/gone', entries: [entry()] }),
     ];
-    const notJudgedBecause = { gone: 1, unbelieved: 2 };
+    const notJudgedBecause = { gone: 1, unbelieved: 2, requests: 0 };
     const nothing = { judged: 0, notJudged: 3, notJudgedBecause, missing: 2, inbound: [], outbound: [] };
     assert.deepEqual(replay(strangers, mesh, meshWith([strict]).mesh), nothing);
   });

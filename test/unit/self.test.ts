@@ -15,6 +15,7 @@ const uid = uidOf('foo/db-0');
 const settings = {
   ...{ podNamespace: 'foo', podName: 'db-0', workloadUid: uid },
   ...{ dialTimeoutMs: 1, handshakeTimeoutMs: 1, sniffSilenceMs: 1, halfCloseTimeoutMs: 1, passthroughSource: { v4: '', v6: '' } },
+  forwardClientCert: 'SANITIZE_SET' as const,
 };
 const context = { settings, identity: new Snapshot<Identity>() };
 

@@ -16,6 +16,7 @@ import {
   explainServices,
   type ServiceTlsExplanation,
 } from './explain-policies.ts';
+import { explainTokens, type TokenExplanation } from './explain-tokens.ts';
 
 export interface Explanation {
   /** `namespace/name`. */
@@ -23,6 +24,9 @@ export interface Explanation {
   readonly identity: string;
   readonly meshed: boolean;
   readonly inbound: readonly InboundExplanation[];
+  /** Ports whose requests are read. */
+  readonly httpPorts: readonly number[];
+  readonly tokens: readonly TokenExplanation[];
   readonly authorizations: readonly AuthorizationExplanation[];
   readonly clientTls: { readonly rules: readonly ClientRuleExplanation[]; readonly services: readonly ServiceTlsExplanation[] };
 }
@@ -45,12 +49,15 @@ export function explainWorkload(
   const subject = podSubject(pod);
   const within = reach(pod.metadata.namespace);
   const services = [...namespaces].flatMap(([namespace, own]) => resolveServices(own, reach(namespace)));
-  const [own] = resolveWorkloads({ ...emptyNamespace(), pods: [pod] }, { trustDomain });
+  const ofNamespace = namespaces.get(pod.metadata.namespace) ?? emptyNamespace();
+  const [own] = resolveWorkloads({ ...ofNamespace, pods: [pod], serviceEntries: [] }, { trustDomain });
   return {
     pod: name,
     identity: own?.workload.identity?.uri ?? '',
     meshed: own?.workload.meshed ?? false,
     inbound: explainInbound(within, { subject, selections }),
+    httpPorts: own?.httpPorts ?? [],
+    tokens: explainTokens(within, { subject, selections }),
     authorizations: explainAuthorizations(within, rootNamespace, { subject, selections }),
     clientTls: { rules: explainClientRules(within, { subject, selections }), services: explainServices(services) },
   };

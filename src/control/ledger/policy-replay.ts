@@ -1,10 +1,10 @@
 // What a change of policy would have meant for everybody who came by: each recorded connection is judged again, as things are and as they would be.
 
 import { isPolicyFailure, type LedgerEntry } from '../../observe/ledger-entry.ts';
-import { authorizationKey } from '../../policy/authorization.ts';
-import { decideArrival, decideOutbound, type OutboundDecision, type Transport } from '../../policy/decide.ts';
+import { authorizationKey, decideForAllRequests } from '../../policy/authorization.ts';
+import { decideArrival, decideInbound, decideOutbound, type OutboundDecision, readsRequests, type Transport } from '../../policy/decide.ts';
 import type { MeshSnapshot } from '../../policy/mesh-snapshot.ts';
-import type { Workload } from '../../policy/model.ts';
+import { switchFor, type Workload } from '../../policy/model.ts';
 import type { Verdict } from '../../policy/verdict.ts';
 import { parseSpiffeId } from '../../spiffe/spiffe-id.ts';
 import { type Conversation, conversations } from './conversations.ts';
@@ -33,8 +33,8 @@ export interface Replay {
   /** How many recorded entries were judged, and how many were not. */
   readonly judged: number;
   readonly notJudged: number;
-  /** `gone`: of pods that are gone and that nobody has taken the place of; `unbelieved`: told by others than the pods' own sidecars. */
-  readonly notJudgedBecause: { readonly gone: number; readonly unbelieved: number };
+  /** `gone`: of pods that are gone and that nobody has taken the place of; `unbelieved`: told by others than the pods' own sidecars; `requests`: it depends on what was asked, which connections do not tell. */
+  readonly notJudgedBecause: { readonly gone: number; readonly unbelieved: number; readonly requests: number };
   /** Connections that the ledgers had no room for. */
   readonly missing: number;
   readonly inbound: readonly ReplayedArrival[];
@@ -64,7 +64,7 @@ export function replay(instances: readonly LedgerInstance[], before: MeshSnapsho
   const answering = answeringIn(before.registry.workloads());
   const unlike = unlikeIn(meshes);
   const recorded: Recorded[] = [];
-  const notJudgedBecause = { gone: 0, unbelieved: 0 };
+  const notJudgedBecause = { gone: 0, unbelieved: 0, requests: 0 };
   for (const run of instances) {
     const answer = answering(run);
     const judges = unlike(answer?.pods ?? []);
@@ -72,11 +72,18 @@ export function replay(instances: readonly LedgerInstance[], before: MeshSnapsho
     if (judges.length > 0) for (const entry of run.entries) recorded.push({ pod, judges, entry });
     else notJudgedBecause[answer === undefined ? 'unbelieved' : 'gone'] += run.entries.length;
   }
-  const judged = recorded.filter(({ entry }) => entry.direction === 'inbound').flatMap((of) => judgeArrival(of, meshes) ?? []);
+  const judged = recorded
+    .filter(({ entry }) => entry.direction === 'inbound')
+    .flatMap((of) => {
+      const arrival = judgeArrival(of, meshes);
+      if (arrival !== 'requests') return arrival ?? [];
+      notJudgedBecause.requests++;
+      return [];
+    });
   const dialled = recorded.filter(({ entry }) => entry.direction === 'outbound').flatMap((of) => judgeDeparture(of, meshes) ?? []);
   return {
     judged: judged.length + dialled.length,
-    notJudged: notJudgedBecause.gone + notJudgedBecause.unbelieved,
+    notJudged: notJudgedBecause.gone + notJudgedBecause.unbelieved + notJudgedBecause.requests,
     notJudgedBecause,
     missing: instances.reduce((sum, { dropped, forgotten }) => sum + dropped + forgotten, 0),
     inbound: conversations(judged.flatMap(({ changed }) => changed ?? [])),
@@ -118,12 +125,12 @@ interface JudgedArrival {
 }
 
 /** Undefined for what policy has no word in: it ended before it could be judged, or for another reason. */
-function judgeArrival({ pod, entry, judges }: Recorded, meshes: Meshes): { changed: JudgedArrival | undefined } | undefined {
+function judgeArrival({ pod, entry, judges }: Recorded, meshes: Meshes): { changed: JudgedArrival | undefined } | 'requests' | undefined {
   const transport = transportOf(entry);
   // Without addresses it never came as far as policy.
   if (entry.peerAddress === '' || entry.ownAddress === '') return undefined;
   if (transport === undefined || (entry.outcome !== 'allowed' && !isPolicyFailure(entry))) return undefined;
-  const verdict = (mesh: MeshSnapshot, workload: Workload): Verdict => {
+  const verdict = (mesh: MeshSnapshot, workload: Workload): Verdict | undefined => {
     const switches = mesh.policies.get(workload.uid);
     if (switches === undefined) return { allowed: false, code: 'NO_POLICY', reason: `no policy for pod ${podOf(workload)}` };
     const arrival = {
@@ -133,16 +140,22 @@ function judgeArrival({ pod, entry, judges }: Recorded, meshes: Meshes): { chang
       sourceIp: entry.peerAddress,
       destination: { address: entry.ownAddress, port: entry.port },
     };
-    return decideArrival(arrival, { switches, authorizations: mesh.authorizations.of(workload) });
+    const authorizations = mesh.authorizations.of(workload);
+    if (!readsRequests(switches, arrival)) return decideArrival(arrival, { switches, authorizations });
+    const byTransport = decideInbound(switchFor(switches, arrival.destination.port), transport);
+    return byTransport.allowed ? decideForAllRequests(authorizations, arrival) : byTransport;
   };
+  let isOpen = false;
   const changes = judges.flatMap(({ before, after }): JudgedArrival['extra'][] => {
     const [was, is] = [verdict(meshes.before, before), verdict(meshes.after, after)];
-    if (was.allowed && !is.allowed) return [{ change: 'would refuse', ...why(is) }];
-    if (!was.allowed && is.allowed) return [{ change: 'would newly allow', ...why(was) }];
+    if (was === undefined || is === undefined) isOpen = true;
+    else if (was.allowed && !is.allowed) return [{ change: 'would refuse', ...why(is) }];
+    else if (!was.allowed && is.allowed) return [{ change: 'would newly allow', ...why(was) }];
     return [];
   });
   // It counts as refused if any of those would refuse it: nobody knows whom it will call.
   const extra = changes.find(({ change }) => change === 'would refuse') ?? changes[0];
+  if (extra === undefined && isOpen) return 'requests';
   return { changed: extra === undefined ? undefined : { server: pod, entry, extra } };
 }
 

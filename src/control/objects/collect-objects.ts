@@ -30,6 +30,7 @@ export function collect(entries: readonly ObjectEntry[], problems: string[], con
     peerAuthentications: objectsOf(entries, 'PeerAuthentication'),
     authorizationPolicies: objectsOf(entries, 'AuthorizationPolicy'),
     destinationRules: objectsOf(entries, 'DestinationRule'),
+    requestAuthentications: objectsOf(entries, 'RequestAuthentication'),
     scopeConfigs: objectsOf(entries, 'ScopeConfig'),
     serviceEntries: objectsOf(entries, 'ServiceEntry'),
     pods: objectsOf(entries, 'Pod'),

@@ -50,6 +50,7 @@ export const kubeKinds: readonly KubeKind[] = [
   },
   policy('PeerAuthentication', 'security.istio.io', 'peerauthentications', 'v1', 'v1beta1'),
   policy('AuthorizationPolicy', 'security.istio.io', 'authorizationpolicies', 'v1', 'v1beta1'),
+  policy('RequestAuthentication', 'security.istio.io', 'requestauthentications', 'v1', 'v1beta1'),
   policy('DestinationRule', 'networking.istio.io', 'destinationrules', 'v1', 'v1beta1', 'v1alpha3'),
   policy('ServiceEntry', 'networking.istio.io', 'serviceentries', 'v1', 'v1beta1', 'v1alpha3'),
   policy('ScopeConfig', 'handfast.io', 'scopeconfigs', 'v1alpha1'),

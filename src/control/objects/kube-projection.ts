@@ -1,5 +1,6 @@
 // What is kept of an API server's objects: the fields that the registry and policy are made of. Its objects have many more, which are its own business.
 
+import { HTTP_PORTS_ANNOTATION } from '../../policy/http-ports.ts';
 import { canonicalIp } from '../../policy/ip.ts';
 import { SERVICE_NAME_LABEL } from '../../policy/kinds/endpoint-slice.ts';
 import { isJsonObject } from '../../spiffe/strict-json.ts';
@@ -45,7 +46,7 @@ export function projectPod(pod: Json): Json {
   return {
     apiVersion: 'v1',
     kind: 'Pod',
-    metadata: metadataOf(pod, 'deletionTimestamp'),
+    metadata: { ...metadataOf(pod, 'deletionTimestamp'), annotations: pick(objectOf(pod.metadata).annotations, HTTP_PORTS_ANNOTATION) },
     spec: { ...pick(spec, 'serviceAccountName', 'nodeName'), containers: containersOf(spec) },
     status: {
       ...pick(status, 'phase', 'podIP'),

@@ -2,6 +2,7 @@
 
 import type { AuthorizationPolicy } from '../../policy/authorization-policy.ts';
 import type { DestinationRule } from '../../policy/destination-rule.ts';
+import type { RequestAuthentication } from '../../policy/jwt-rules.ts';
 import type { EndpointSlice } from '../../policy/kinds/endpoint-slice.ts';
 import type { MeshConfig } from '../../policy/kinds/mesh-config.ts';
 import type { Pod } from '../../policy/kinds/pod.ts';
@@ -18,6 +19,7 @@ export interface MeshObjects {
   readonly peerAuthentications: readonly PeerAuthentication[];
   readonly authorizationPolicies: readonly AuthorizationPolicy[];
   readonly destinationRules: readonly DestinationRule[];
+  readonly requestAuthentications: readonly RequestAuthentication[];
   readonly scopeConfigs: readonly ScopeConfig[];
   readonly serviceEntries: readonly ServiceEntry[];
   readonly pods: readonly Pod[];

@@ -7,6 +7,7 @@ import { endpointSliceOf, endpointSliceSchema } from '../../policy/kinds/endpoin
 import { meshConfigSchema } from '../../policy/kinds/mesh-config.ts';
 import { peerAuthenticationOf, peerAuthenticationSchema } from '../../policy/kinds/peer-authentication.ts';
 import { podSchema } from '../../policy/kinds/pod.ts';
+import { requestAuthenticationOf, requestAuthenticationSchema } from '../../policy/kinds/request-authentication.ts';
 import { scopeConfigOf, scopeConfigSchema } from '../../policy/kinds/scope-config.ts';
 import { serviceSchema } from '../../policy/kinds/service.ts';
 import { serviceEntrySchema } from '../../policy/kinds/service-entry.ts';
@@ -34,6 +35,7 @@ export const objectKinds = {
   PeerAuthentication: reader('PeerAuthentication', peerAuthenticationSchema, peerAuthenticationOf),
   AuthorizationPolicy: reader('AuthorizationPolicy', authorizationPolicySchema, authorizationPolicyOf),
   DestinationRule: reader('DestinationRule', destinationRuleSchema, destinationRuleOf),
+  RequestAuthentication: reader('RequestAuthentication', requestAuthenticationSchema, requestAuthenticationOf),
   ScopeConfig: reader('ScopeConfig', scopeConfigSchema, scopeConfigOf),
   ServiceEntry: reader('ServiceEntry', serviceEntrySchema, itself<z.output<typeof serviceEntrySchema>>),
   Pod: reader('Pod', podSchema, itself<z.output<typeof podSchema>>),

@@ -26,6 +26,7 @@ function entriesOf(objects: MeshObjects, place: string): ObjectEntry[] {
     ...objects.peerAuthentications.map((object): ObjectEntry => ({ kind: 'PeerAuthentication', place, object })),
     ...objects.authorizationPolicies.map((object): ObjectEntry => ({ kind: 'AuthorizationPolicy', place, object })),
     ...objects.destinationRules.map((object): ObjectEntry => ({ kind: 'DestinationRule', place, object })),
+    ...objects.requestAuthentications.map((object): ObjectEntry => ({ kind: 'RequestAuthentication', place, object })),
     ...objects.scopeConfigs.map((object): ObjectEntry => ({ kind: 'ScopeConfig', place, object })),
     ...objects.serviceEntries.map((object): ObjectEntry => ({ kind: 'ServiceEntry', place, object })),
     ...objects.pods.map((object): ObjectEntry => ({ kind: 'Pod', place, object })),

@@ -2,6 +2,7 @@
 
 import { isDeepStrictEqual } from 'node:util';
 import type { Authorization } from '../../policy/authorization.ts';
+import type { FetchedKeys } from '../../policy/jwt-rules.ts';
 import type { MeshConfig } from '../../policy/kinds/mesh-config.ts';
 import type { Service, TrafficPolicy, Workload } from '../../policy/model.ts';
 import { indexPolicies, type NamespacePolicies } from '../../policy/namespace-policies.ts';
@@ -30,23 +31,28 @@ interface Resolved {
 
 const EMPTY: ResolvedNamespace = { workloads: new Map(), services: new Map(), policies: new Map(), authorizations: new Map() };
 
+const NO_KEYS: FetchedKeys = new Map();
+
 export class MeshResolver {
   readonly #trustDomain: string;
   #resolved: ReadonlyMap<string, Resolved> = new Map();
   #config: MeshConfig | undefined;
   #selections: Selections = new Map();
+  #keys: FetchedKeys = NO_KEYS;
 
   constructor(options: { trustDomain: string }) {
     this.#trustDomain = options.trustDomain;
   }
 
   /** What is different since the last time; the first time, everything. Throws nothing that parsing lets through. */
-  replace(objects: MeshObjects, selections: Selections): ResolvedChange {
+  replace(objects: MeshObjects, selections: Selections, keys: FetchedKeys = NO_KEYS): ResolvedChange {
     const namespaces = byNamespace(objects);
     const { rootNamespace } = objects.config;
     const rootObjects = namespaces.get(rootNamespace) ?? emptyNamespace();
     const everything =
-      this.#config !== objects.config || !samePolicies(this.#resolved.get(rootNamespace)?.objects ?? emptyNamespace(), rootObjects);
+      this.#config !== objects.config ||
+      this.#keys !== keys ||
+      !samePolicies(this.#resolved.get(rootNamespace)?.objects ?? emptyNamespace(), rootObjects);
     const reselected = reselectedNamespaces(this.#selections, selections);
     const root = indexPolicies(rootObjects);
     const change = {
@@ -68,6 +74,7 @@ export class MeshResolver {
         trustDomain: this.#trustDomain,
         within: { own: policies, root },
         selections,
+        keys,
       });
       next.set(namespace, { objects: own, output: differences(before?.output ?? EMPTY, fresh, change) });
     }
@@ -75,6 +82,7 @@ export class MeshResolver {
     this.#resolved = next;
     this.#config = objects.config;
     this.#selections = selections;
+    this.#keys = keys;
     return change;
   }
 }

@@ -9,6 +9,7 @@ export function emptyNamespace(): NamespaceObjects {
     peerAuthentications: [],
     authorizationPolicies: [],
     destinationRules: [],
+    requestAuthentications: [],
     scopeConfigs: [],
     serviceEntries: [],
     pods: [],
@@ -30,6 +31,7 @@ export function byNamespace(objects: MeshObjects): Map<string, NamespaceObjects>
   for (const object of objects.peerAuthentications) of(object.namespace).peerAuthentications.push(object);
   for (const object of objects.authorizationPolicies) of(object.namespace).authorizationPolicies.push(object);
   for (const object of objects.destinationRules) of(object.namespace).destinationRules.push(object);
+  for (const object of objects.requestAuthentications) of(object.namespace).requestAuthentications.push(object);
   for (const object of objects.scopeConfigs) of(object.namespace).scopeConfigs.push(object);
   for (const object of objects.serviceEntries) of(object.metadata.namespace).serviceEntries.push(object);
   for (const object of objects.pods) of(object.metadata.namespace).pods.push(object);
@@ -55,6 +57,7 @@ export function samePolicies(a: NamespaceObjects, b: NamespaceObjects): boolean 
     sameList(a.peerAuthentications, b.peerAuthentications) &&
     sameList(a.authorizationPolicies, b.authorizationPolicies) &&
     sameList(a.destinationRules, b.destinationRules) &&
+    sameList(a.requestAuthentications, b.requestAuthentications) &&
     sameList(a.scopeConfigs, b.scopeConfigs)
   );
 }

@@ -3,9 +3,15 @@
 import { type Authorization, authorizationKey } from '../../policy/authorization.ts';
 import { authorizationOf, authorizationScopeOf, boundAuthorizations } from '../../policy/authorization-policy.ts';
 import { clientRulesFor } from '../../policy/destination-rule.ts';
+import { type FetchedKeys, jwtRulesOf } from '../../policy/jwt-rules.ts';
 import type { MeshConfig } from '../../policy/kinds/mesh-config.ts';
 import type { Service, TrafficPolicy, Workload } from '../../policy/model.ts';
-import { authorizationPlaces, type PoliciesInReach, peerAuthenticationTiers } from '../../policy/namespace-policies.ts';
+import {
+  authorizationPlaces,
+  type PoliciesInReach,
+  peerAuthenticationTiers,
+  requestAuthenticationsFor,
+} from '../../policy/namespace-policies.ts';
 import { resolvePeerAuthentication, resolveShadow } from '../../policy/peer-authentication.ts';
 import type { Selections } from '../../policy/policy-object.ts';
 import type { NamespaceObjects } from './namespace-objects.ts';
@@ -25,6 +31,8 @@ export interface ResolveContext {
   readonly trustDomain: string;
   readonly within: PoliciesInReach;
   readonly selections: Selections;
+  /** Of the issuers of RequestAuthentications. */
+  readonly keys: FetchedKeys;
 }
 
 export function resolveNamespace(objects: NamespaceObjects, context: ResolveContext): ResolvedNamespace {
@@ -49,7 +57,10 @@ function authorizationsFor({ subject }: WorkloadSubject, { within, config, selec
 
 const NONE: readonly string[] = Object.freeze([]);
 
-function trafficPolicyFor({ workload, subject }: WorkloadSubject, { within, config, selections }: ResolveContext): TrafficPolicy {
+function trafficPolicyFor(
+  { workload, subject, httpPorts }: WorkloadSubject,
+  { within, config, selections, keys }: ResolveContext,
+): TrafficPolicy {
   const tiers = peerAuthenticationTiers(within, subject, selections);
   const live = resolvePeerAuthentication(tiers);
   return {
@@ -59,6 +70,9 @@ function trafficPolicyFor({ workload, subject }: WorkloadSubject, { within, conf
     trustDomainAliases: config.trustDomainAliases,
     announced: undefined,
     shadow: resolveShadow(tiers, live),
+    ...(httpPorts.length === 0
+      ? {}
+      : { http: { ports: httpPorts, jwtRules: jwtRulesOf(requestAuthenticationsFor(within, { subject, selections }), keys) } }),
     ...clientRulesFor({ own: within.own.destinationRules, root: within.root.destinationRules }, { subject, selections }),
   };
 }

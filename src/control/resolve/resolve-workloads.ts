@@ -1,5 +1,6 @@
 // Workloads of one namespace: pods, and the endpoints of ServiceEntries and EndpointSlices.
 
+import { annotatedHttpPorts, declaredProtocol, HTTP_PORTS_ANNOTATION, httpPortsOf } from '../../policy/http-ports.ts';
 import { isHealthy, type Pod, podAddresses, TLS_MODE_LABEL, TUNNEL_LABEL } from '../../policy/kinds/pod.ts';
 import { hostnameOf, type ServiceObject, targetPortOf, tcpPorts } from '../../policy/kinds/service.ts';
 import type { ServiceEntry } from '../../policy/kinds/service-entry.ts';
@@ -14,6 +15,8 @@ import { type Member, type Memberships, memberships } from './slice-memberships.
 export interface WorkloadSubject {
   readonly workload: Omit<Workload, 'authorizationPolicies'>;
   readonly subject: PolicySubject;
+  /** Ports of its own that are declared HTTP. */
+  readonly httpPorts: readonly number[];
 }
 
 export function resolveWorkloads(objects: NamespaceObjects, { trustDomain }: { trustDomain: string }): WorkloadSubject[] {
@@ -56,6 +59,7 @@ function podWorkload(
   const { namespace, name, labels } = pod.metadata;
   const subject = podSubject(pod);
   const selecting = context.services.candidates(subject.pairs).filter(({ spec }) => selects(spec.selector ?? {}, subject));
+  const sliced = context.sliced.ofPod(pod);
   const workload = {
     uid: podUid(`${namespace}/${name}`),
     name,
@@ -66,10 +70,25 @@ function podWorkload(
     healthy: isHealthy(pod),
     services: new Map([
       ...selecting.map((service) => [keyOf(service), portsFor(service, pod)] as const),
-      ...context.sliced.ofPod(pod).map(({ service, ports }) => [keyOf(service), ports] as const),
+      ...sliced.map(({ service, ports }) => [keyOf(service), ports] as const),
     ]),
   };
-  return { workload, subject };
+  const behind = [...selecting.map((service) => ({ service, ports: portsFor(service, pod) })), ...sliced];
+  return { workload, subject, httpPorts: declaredHttpPorts(pod, behind) };
+}
+
+/** By the pod's own word, and otherwise by those of the services that it stands behind. */
+function declaredHttpPorts({ metadata }: Pod, behind: readonly Member[]): readonly number[] {
+  const annotated = metadata.annotations[HTTP_PORTS_ANNOTATION];
+  if (annotated !== undefined) return annotatedHttpPorts(annotated);
+  return httpPortsOf(
+    behind.flatMap(({ service, ports }) =>
+      ports.map(({ servicePort, targetPort }) => {
+        const declared = service.spec.ports.find(({ port, protocol }) => port === servicePort && protocol === 'TCP');
+        return { port: targetPort, protocol: declared === undefined ? undefined : declaredProtocol(declared) };
+      }),
+    ),
+  );
 }
 
 function keyOf(service: ServiceObject): string {
@@ -93,7 +112,7 @@ function outsideWorkload(address: string, { service, ports }: Member): WorkloadS
     sharesAddress: true as const,
     services: new Map([[keyOf(service), ports]]),
   };
-  return { workload, subject: new PolicySubject({ namespace, podName: undefined, labels: {}, addresses: [address] }) };
+  return { workload, subject: new PolicySubject({ namespace, podName: undefined, labels: {}, addresses: [address] }), httpPorts: [] };
 }
 
 function endpointWorkload(
@@ -118,7 +137,7 @@ function endpointWorkload(
     healthy: true,
     services: new Map(spec.hosts.map((hostname) => [serviceKey({ namespace, hostname }), ports])),
   };
-  return { workload, subject: new PolicySubject({ namespace, podName: undefined, labels, addresses: [address] }) };
+  return { workload, subject: new PolicySubject({ namespace, podName: undefined, labels, addresses: [address] }), httpPorts: [] };
 }
 
 /** What stands before the workload: a sidecar, and one that takes tunnels. */

@@ -1,75 +1,86 @@
-// `when` of an AuthorizationPolicy: a key, and the values it must or must not have. The keys that a TCP connection answers.
+// `when` of an AuthorizationPolicy: a key, and the values it must or must not have (https://istio.io/latest/docs/reference/config/security/conditions/).
 
 import { z } from 'zod';
 import { type AuthorizationMatch, emptyMatch } from '../authorization.ts';
+import { emptyHttpMatch, type HttpMatch } from '../http-match.ts';
+import type { StringMatch } from '../string-match.ts';
 import * as values from './authorization-values.ts';
 
-function condition<const K extends string, T extends z.ZodType<readonly unknown[]>>(key: K, list: T) {
-  return z.strictObject({ key: z.literal(key), values: list, notValues: list });
+/** How a key's values are read, and what is made of them. */
+interface Key {
+  read(lists: Lists): z.ZodSafeParseResult<AuthorizationMatch>;
 }
 
-const supported = {
-  'source.ip': condition('source.ip', values.ipBlocks),
-  'source.namespace': condition('source.namespace', values.stringMatches),
-  'source.principal': condition('source.principal', values.principals),
-  'source.serviceAccount': condition('source.serviceAccount', values.serviceAccounts),
-  'destination.ip': condition('destination.ip', values.ipBlocks),
-  'destination.port': condition('destination.port', values.ports),
-} as const;
+interface Lists {
+  readonly values: readonly string[];
+  readonly notValues: readonly string[];
+}
 
+function key<T>(list: z.ZodType<readonly T[]>, make: (values: readonly T[], notValues: readonly T[]) => Partial<AuthorizationMatch>): Key {
+  const lists = z.object({ values: list, notValues: list }).transform((of) => ({ ...emptyMatch, ...make(of.values, of.notValues) }));
+  return { read: (of) => lists.safeParse(of) };
+}
+
+function httpKey(make: (values: readonly StringMatch[], notValues: readonly StringMatch[]) => Partial<HttpMatch>): Key {
+  return key(values.stringMatches, (wanted, unwanted) => ({ http: { ...emptyHttpMatch, ...make(wanted, unwanted) } }));
+}
+
+const supported: Readonly<Record<string, Key>> = {
+  'source.ip': key(values.ipBlocks, (sourceIps, notSourceIps) => ({ sourceIps, notSourceIps })),
+  'source.namespace': key(values.stringMatches, (namespaces, notNamespaces) => ({ namespaces, notNamespaces })),
+  'source.principal': key(values.principals, (principals, notPrincipals) => ({ principals, notPrincipals })),
+  'source.serviceAccount': key(values.serviceAccounts, (serviceAccounts, notServiceAccounts) => ({ serviceAccounts, notServiceAccounts })),
+  'destination.ip': key(values.ipBlocks, (destinationIps, notDestinationIps) => ({ destinationIps, notDestinationIps })),
+  'destination.port': key(values.ports, (destinationPorts, notDestinationPorts) => ({ destinationPorts, notDestinationPorts })),
+  'request.auth.principal': httpKey((requestPrincipals, notRequestPrincipals) => ({ requestPrincipals, notRequestPrincipals })),
+  'request.auth.audiences': httpKey((audiences, notAudiences) => ({ audiences, notAudiences })),
+  'request.auth.presenter': httpKey((presenters, notPresenters) => ({ presenters, notPresenters })),
+};
+
+/** A field name, as HTTP has them. */
+const HEADER = /^request\.headers\[([!#$%&'*+.^_`|~0-9A-Za-z-]+)\]$/;
+/** Claims within claims, each in brackets. */
+const CLAIM = /^request\.auth\.claims((?:\[[^[\]]+\])+)$/;
+
+function keyOf(name: string): Key | undefined {
+  if (Object.hasOwn(supported, name)) return supported[name];
+  const header = HEADER.exec(name)?.[1]?.toLowerCase();
+  if (header !== undefined) return httpKey((wanted, notValues) => ({ headers: [{ name: header, values: wanted, notValues }] }));
+  const claim = CLAIM.exec(name)?.[1]?.slice(1, -1).split('][');
+  return claim === undefined ? undefined : httpKey((wanted, notValues) => ({ claims: [{ path: claim, values: wanted, notValues }] }));
+}
+
+const texts = z.array(z.string()).max(values.MAX_VALUES, `more than ${values.MAX_VALUES} values`).default([]);
+
+/** Read as the match that it is. */
 export const conditionSchema = z
-  .discriminatedUnion(
-    'key',
-    [
-      supported['source.ip'],
-      supported['source.namespace'],
-      supported['source.principal'],
-      supported['source.serviceAccount'],
-      supported['destination.ip'],
-      supported['destination.port'],
-    ],
-    { error: ({ input }) => unsupportedKey(input) },
-  )
-  .superRefine((of, context) => {
+  .strictObject({ key: z.string().optional(), values: texts, notValues: texts })
+  .transform((of, context): AuthorizationMatch => {
+    const known = of.key === undefined ? undefined : keyOf(of.key);
+    if (known === undefined) {
+      context.addIssue({ code: 'custom', path: ['key'], message: unsupportedKey(of.key) });
+      return z.NEVER;
+    }
     if (of.values.length + of.notValues.length === 0)
       context.addIssue({ code: 'custom', path: ['values'], message: 'give values or notValues' });
+    const read = known.read(of);
+    if (read.success) return read.data;
+    for (const { path, message } of read.error.issues) context.addIssue({ code: 'custom', path: [...path], message });
+    return z.NEVER;
   });
 
-type Condition = z.output<typeof conditionSchema>;
-
-export function conditionMatch(of: Condition): AuthorizationMatch {
-  switch (of.key) {
-    case 'source.ip':
-      return { ...emptyMatch, sourceIps: of.values, notSourceIps: of.notValues };
-    case 'source.namespace':
-      return { ...emptyMatch, namespaces: of.values, notNamespaces: of.notValues };
-    case 'source.principal':
-      return { ...emptyMatch, principals: of.values, notPrincipals: of.notValues };
-    case 'source.serviceAccount':
-      return { ...emptyMatch, serviceAccounts: of.values, notServiceAccounts: of.notValues };
-    case 'destination.ip':
-      return { ...emptyMatch, destinationIps: of.values, notDestinationIps: of.notValues };
-    case 'destination.port':
-      return { ...emptyMatch, destinationPorts: of.values, notDestinationPorts: of.notValues };
-    default:
-      return of satisfies never;
-  }
+function unsupportedKey(name: string | undefined): string {
+  const accepted = `accepted keys: ${[...Object.keys(supported), 'request.headers[NAME]', 'request.auth.claims[NAME]'].join(', ')}`;
+  if (name === undefined) return `key is missing; ${accepted}`;
+  return `key ${JSON.stringify(name)} is not supported: ${whyNotKey(name)}; ${accepted}`;
 }
 
-function unsupportedKey(input: unknown): string {
-  const key = typeof input === 'object' && input !== null && 'key' in input ? input.key : undefined;
-  const accepted = `accepted keys: ${Object.keys(supported).join(', ')}`;
-  if (typeof key !== 'string') return `key is missing; ${accepted}`;
-  return `key ${JSON.stringify(key)} is not supported: ${whyNotKey(key)}; ${accepted}`;
-}
-
-function whyNotKey(key: string): string {
-  if (key.startsWith('request.')) return 'it is of HTTP, and what is judged here are connections';
-  if (key === 'remote.ip') return 'it comes from an HTTP header; source.ip is the address of whoever connected';
-  if (key === 'source.trustDomain') return 'use source.principal with "TRUST-DOMAIN/*"';
-  if (key === 'connection.sni') return 'use destination.port, or a policy of its own for the workload';
-  if (key.startsWith('experimental.')) return 'it is of an Envoy filter';
-  if (key === 'destination.namespace') return "the policy's own namespace says it";
-  if (key.startsWith('destination.labels')) return 'use the selector';
+function whyNotKey(name: string): string {
+  if (name === 'remote.ip') return 'it comes from an HTTP header; source.ip is the address of whoever connected';
+  if (name === 'source.trustDomain') return 'use source.principal with "TRUST-DOMAIN/*"';
+  if (name === 'connection.sni') return 'use destination.port, or a policy of its own for the workload';
+  if (name.startsWith('experimental.')) return 'it is of an Envoy filter';
+  if (name === 'destination.namespace') return "the policy's own namespace says it";
+  if (name.startsWith('destination.labels')) return 'use the selector';
   return 'it is unknown';
 }

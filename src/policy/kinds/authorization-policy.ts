@@ -1,4 +1,4 @@
-// security.istio.io AuthorizationPolicy at L4, as Istio validates it (https://istio.io/latest/docs/reference/config/security/authorization-policy/).
+// security.istio.io AuthorizationPolicy, as Istio validates it (https://istio.io/latest/docs/reference/config/security/authorization-policy/).
 
 import { z } from 'zod';
 import {
@@ -9,8 +9,9 @@ import {
   type ServiceAccountMatch,
 } from '../authorization.ts';
 import type { AuthorizationPolicy } from '../authorization-policy.ts';
+import { emptyHttpMatch, httpValuesIn, withHttp } from '../http-match.ts';
 import type { PolicyMeta } from '../policy-object.ts';
-import { conditionMatch, conditionSchema } from './authorization-condition.ts';
+import { conditionSchema } from './authorization-condition.ts';
 import * as values from './authorization-values.ts';
 import { dryRunnableMeta, matchLabelsSelector, policyMetaOf, selectorOf, wrappedDryRunnableMeta } from './policy-meta.ts';
 import { allUnsupported, unsupported } from './unsupported.ts';
@@ -27,10 +28,8 @@ const source = z
     notServiceAccounts: values.serviceAccounts,
     ipBlocks: values.ipBlocks,
     notIpBlocks: values.ipBlocks,
-    ...allUnsupported(
-      ['requestPrincipals', 'notRequestPrincipals'],
-      'it is of HTTP (a JWT), and what is judged here are connections; use principals',
-    ),
+    requestPrincipals: values.stringMatches,
+    notRequestPrincipals: values.stringMatches,
     ...allUnsupported(
       ['remoteIpBlocks', 'notRemoteIpBlocks'],
       'it comes from an HTTP header; ipBlocks are the addresses of whoever connected',
@@ -49,10 +48,12 @@ const operation = z
   .strictObject({
     ports: values.ports,
     notPorts: values.ports,
-    ...allUnsupported(
-      ['hosts', 'notHosts', 'methods', 'notMethods', 'paths', 'notPaths'],
-      'it is of HTTP, and what is judged here are connections; use ports',
-    ),
+    hosts: values.hosts,
+    notHosts: values.hosts,
+    methods: values.methods,
+    notMethods: values.methods,
+    paths: values.paths,
+    notPaths: values.paths,
   })
   .superRefine((of, context) => {
     if (countOf(of) === 0)
@@ -74,7 +75,7 @@ const spec = z
     action: z.enum(authorizationActions).default('ALLOW'),
     rules: z.array(rule).max(MAX_RULES, `more than ${MAX_RULES} rules: split the policy`).default([]),
     ...allUnsupported(['targetRef', 'targetRefs'], 'there are no gateways or waypoints here; use selector'),
-    provider: unsupported('CUSTOM authorization asks a server about each HTTP request; ALLOW and DENY are judged here'),
+    provider: unsupported('CUSTOM authorization asks a server about each request; ALLOW and DENY are judged here'),
   })
   .superRefine(({ action, rules }, context) => {
     if (action === 'DENY' && rules.length === 0)
@@ -84,7 +85,7 @@ const spec = z
         sum +
         clausesOf(of, '')
           .flat()
-          .reduce((inner, match) => inner + countOf(match), 0),
+          .reduce((inner, { http, ...match }) => inner + countOf(match) + httpValuesIn(http), 0),
       0,
     );
     if (count > values.MAX_VALUES)
@@ -125,7 +126,7 @@ function clausesOf({ from, to, when }: z.output<typeof rule>, namespace: string)
   return [
     ...(from === undefined ? [] : [from.map((each) => sourceMatch(each.source, namespace))]),
     ...(to === undefined ? [] : [to.map((each) => operationMatch(each.operation))]),
-    ...when.map((condition) => [withNamespace(conditionMatch(condition), namespace)]),
+    ...when.map((condition) => [withNamespace(condition, namespace)]),
   ];
 }
 
@@ -141,11 +142,13 @@ function sourceMatch(of: z.output<typeof source>, namespace: string): Authorizat
     sourceIps: of.ipBlocks,
     notSourceIps: of.notIpBlocks,
   };
-  return withNamespace(match, namespace);
+  const { requestPrincipals, notRequestPrincipals } = of;
+  return withNamespace(withHttp(match, { ...emptyHttpMatch, requestPrincipals, notRequestPrincipals }), namespace);
 }
 
 function operationMatch(of: z.output<typeof operation>): AuthorizationMatch {
-  return { ...emptyMatch, destinationPorts: of.ports, notDestinationPorts: of.notPorts };
+  const { ports, notPorts, ...http } = of;
+  return withHttp({ ...emptyMatch, destinationPorts: ports, notDestinationPorts: notPorts }, { ...emptyHttpMatch, ...http });
 }
 
 /** A service account that was written without a namespace is of the policy's own. */
@@ -158,6 +161,6 @@ function withNamespace(match: AuthorizationMatch, namespace: string): Authorizat
   };
 }
 
-function countOf(lists: Readonly<Record<string, readonly unknown[] | undefined>> | AuthorizationMatch): number {
+function countOf(lists: Readonly<Record<string, readonly unknown[] | undefined>>): number {
   return Object.values(lists).reduce((sum: number, values: readonly unknown[] | undefined) => sum + (values?.length ?? 0), 0);
 }

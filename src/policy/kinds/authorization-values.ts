@@ -2,8 +2,12 @@
 
 import { z } from 'zod';
 import { messageOf } from '../../errors.ts';
-import type { ServiceAccountMatch, StringMatch } from '../authorization.ts';
+import type { ServiceAccountMatch } from '../authorization.ts';
+import type { PathMatch } from '../http-match.ts';
 import { parseIpBlock } from '../ip-blocks.ts';
+import { isPathTemplate, pathTemplateProblem } from '../path-template.ts';
+import { readPath } from '../request-path.ts';
+import type { StringMatch } from '../string-match.ts';
 
 export const MAX_VALUES = 10_000;
 /** Istio's own bounds. */
@@ -30,6 +34,36 @@ function matchOf(value: string): StringMatch {
   if (value.startsWith('*')) return { kind: 'suffix', value: value.slice(1) };
   return value.endsWith('*') ? { kind: 'prefix', value: value.slice(0, -1) } : { kind: 'exact', value };
 }
+
+/** Names of hosts are the same in both cases. */
+const host = text.transform((value) => value.toLowerCase()).pipe(stringMatch);
+
+/** HTTP's methods are not: `get` is none. */
+const method = text
+  .refine((value) => /^\*?[A-Z-]*\*?$/.test(value), {
+    error: ({ input }) => `${JSON.stringify(input)} would match nothing: methods are in upper case`,
+  })
+  .pipe(stringMatch);
+
+const path = text.transform((value, context): PathMatch => {
+  const refuse = (message: string) => {
+    context.addIssue({ code: 'custom', message: `${JSON.stringify(value)} would match nothing: ${message}` });
+    return z.NEVER;
+  };
+  if (isPathTemplate(value)) {
+    const problem = pathTemplateProblem(value);
+    return problem === undefined ? { kind: 'template', value } : refuse(problem);
+  }
+  const match = matchOf(value);
+  if (match.value.includes('*'))
+    return refuse('there is one * in a path, as the whole of it, its first or its last character; {*} stands for a segment');
+  if (/[?#]/.test(value)) return refuse('a path ends before its query');
+  // Requests are held against it in their normal form.
+  const read = match.kind === 'exact' || match.kind === 'prefix' ? readPath(match.value, { method: 'OPTIONS' }) : undefined;
+  if (read !== undefined && 'refusal' in read) return refuse(read.refusal);
+  if (read !== undefined && read.forward !== match.value) return refuse(`in normal form it is ${JSON.stringify(read.forward)}`);
+  return match;
+});
 
 const principal = text
   .superRefine((value, context) => {
@@ -66,6 +100,9 @@ const portText = z
   .transform(Number);
 
 export const stringMatches = list(stringMatch);
+export const hosts = list(host);
+export const methods = list(method);
+export const paths = list(path);
 export const principals = list(principal);
 export const serviceAccounts = list(serviceAccount).refine(
   (all) => all.length <= MAX_SERVICE_ACCOUNTS,

@@ -1,6 +1,8 @@
 // The part of a Kubernetes Pod that a registry needs: who runs there, under which labels, at which addresses.
 
 import { z } from 'zod';
+import { messageOf } from '../../errors.ts';
+import { annotatedHttpPorts, HTTP_PORTS_ANNOTATION } from '../http-ports.ts';
 import { canonicalIp } from '../ip.ts';
 import { labels, objectMeta, port, serviceAccountName } from './object-meta.ts';
 
@@ -33,11 +35,21 @@ export function tlsModeLabels(all: Record<string, string>, context: z.core.$Refi
   });
 }
 
+/** Refuses what would be read as no port at all. */
+function readableHttpPorts(all: Record<string, string>, context: z.core.$RefinementCtx<Record<string, string>>): void {
+  try {
+    annotatedHttpPorts(all[HTTP_PORTS_ANNOTATION] ?? '');
+  } catch (error) {
+    context.addIssue({ code: 'custom', path: [HTTP_PORTS_ANNOTATION], message: messageOf(error) });
+  }
+}
+
 export const podSchema = z.strictObject({
   apiVersion: z.enum(['v1']),
   kind: z.literal('Pod'),
   metadata: objectMeta.extend({
     labels: labels.default({}).superRefine(tlsModeLabels),
+    annotations: labels.default({}).superRefine(readableHttpPorts),
   }),
   spec: z
     .strictObject({

@@ -67,6 +67,37 @@ export interface Match {
   notDestinationPorts: number[];
   serviceAccounts: ServiceAccountMatch[];
   notServiceAccounts: ServiceAccountMatch[];
+  /** Ours. Where it stands it is the whole match: what stands beside it is for whoever does not know it, and never lets more in. */
+  http: HttpMatch | undefined;
+}
+
+export interface HttpMatch {
+  connection: Match | undefined;
+  hosts: StringMatch[];
+  notHosts: StringMatch[];
+  methods: StringMatch[];
+  notMethods: StringMatch[];
+  paths: PathMatch[];
+  notPaths: PathMatch[];
+  requestPrincipals: StringMatch[];
+  notRequestPrincipals: StringMatch[];
+  audiences: StringMatch[];
+  notAudiences: StringMatch[];
+  presenters: StringMatch[];
+  notPresenters: StringMatch[];
+  headers: NamedMatch[];
+  claims: NamedMatch[];
+}
+
+export interface PathMatch {
+  matchType: { $case: "text"; value: StringMatch } | { $case: "template"; value: string } | undefined;
+}
+
+/** Of a header by its name, or of a claim by its path. */
+export interface NamedMatch {
+  name: string[];
+  values: StringMatch[];
+  notValues: StringMatch[];
 }
 
 export interface Address {
@@ -295,6 +326,7 @@ function createBaseMatch(): Match {
     notDestinationPorts: [],
     serviceAccounts: [],
     notServiceAccounts: [],
+    http: undefined,
   };
 }
 
@@ -343,6 +375,9 @@ export const Match: MessageFns<Match> = {
     }
     for (const v of message.notServiceAccounts) {
       ServiceAccountMatch.encode(v!, writer.uint32(98).fork()).join();
+    }
+    if (message.http !== undefined) {
+      HttpMatch.encode(message.http, writer.uint32(8002).fork()).join();
     }
     return writer;
   },
@@ -474,6 +509,357 @@ export const Match: MessageFns<Match> = {
             }
 
             message.notServiceAccounts.push(ServiceAccountMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 1000: {
+            if (tag !== 8002) {
+              break;
+            }
+
+            message.http = HttpMatch.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseHttpMatch(): HttpMatch {
+  return {
+    connection: undefined,
+    hosts: [],
+    notHosts: [],
+    methods: [],
+    notMethods: [],
+    paths: [],
+    notPaths: [],
+    requestPrincipals: [],
+    notRequestPrincipals: [],
+    audiences: [],
+    notAudiences: [],
+    presenters: [],
+    notPresenters: [],
+    headers: [],
+    claims: [],
+  };
+}
+
+export const HttpMatch: MessageFns<HttpMatch> = {
+  encode(message: HttpMatch, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.connection !== undefined) {
+      Match.encode(message.connection, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.hosts) {
+      StringMatch.encode(v!, writer.uint32(18).fork()).join();
+    }
+    for (const v of message.notHosts) {
+      StringMatch.encode(v!, writer.uint32(26).fork()).join();
+    }
+    for (const v of message.methods) {
+      StringMatch.encode(v!, writer.uint32(34).fork()).join();
+    }
+    for (const v of message.notMethods) {
+      StringMatch.encode(v!, writer.uint32(42).fork()).join();
+    }
+    for (const v of message.paths) {
+      PathMatch.encode(v!, writer.uint32(50).fork()).join();
+    }
+    for (const v of message.notPaths) {
+      PathMatch.encode(v!, writer.uint32(58).fork()).join();
+    }
+    for (const v of message.requestPrincipals) {
+      StringMatch.encode(v!, writer.uint32(66).fork()).join();
+    }
+    for (const v of message.notRequestPrincipals) {
+      StringMatch.encode(v!, writer.uint32(74).fork()).join();
+    }
+    for (const v of message.audiences) {
+      StringMatch.encode(v!, writer.uint32(82).fork()).join();
+    }
+    for (const v of message.notAudiences) {
+      StringMatch.encode(v!, writer.uint32(90).fork()).join();
+    }
+    for (const v of message.presenters) {
+      StringMatch.encode(v!, writer.uint32(98).fork()).join();
+    }
+    for (const v of message.notPresenters) {
+      StringMatch.encode(v!, writer.uint32(106).fork()).join();
+    }
+    for (const v of message.headers) {
+      NamedMatch.encode(v!, writer.uint32(114).fork()).join();
+    }
+    for (const v of message.claims) {
+      NamedMatch.encode(v!, writer.uint32(122).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): HttpMatch {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHttpMatch();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.connection = Match.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.hosts.push(StringMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.notHosts.push(StringMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.methods.push(StringMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.notMethods.push(StringMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.paths.push(PathMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.notPaths.push(PathMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.requestPrincipals.push(StringMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.notRequestPrincipals.push(StringMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.audiences.push(StringMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.notAudiences.push(StringMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.presenters.push(StringMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.notPresenters.push(StringMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.headers.push(NamedMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.claims.push(NamedMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBasePathMatch(): PathMatch {
+  return { matchType: undefined };
+}
+
+export const PathMatch: MessageFns<PathMatch> = {
+  encode(message: PathMatch, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    switch (message.matchType?.$case) {
+      case "text":
+        StringMatch.encode(message.matchType.value, writer.uint32(10).fork()).join();
+        break;
+      case "template":
+        writer.uint32(18).string(message.matchType.value);
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PathMatch {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePathMatch();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.matchType = { $case: "text", value: StringMatch.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.matchType = { $case: "template", value: reader.string() };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseNamedMatch(): NamedMatch {
+  return { name: [], values: [], notValues: [] };
+}
+
+export const NamedMatch: MessageFns<NamedMatch> = {
+  encode(message: NamedMatch, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.name) {
+      writer.uint32(10).string(v!);
+    }
+    for (const v of message.values) {
+      StringMatch.encode(v!, writer.uint32(18).fork()).join();
+    }
+    for (const v of message.notValues) {
+      StringMatch.encode(v!, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NamedMatch {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNamedMatch();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name.push(reader.string());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.values.push(StringMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.notValues.push(StringMatch.decode(reader, reader.uint32()));
             continue;
           }
         }

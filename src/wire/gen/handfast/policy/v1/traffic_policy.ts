@@ -90,11 +90,46 @@ export interface TrafficPolicy {
   trustDomainAliases: string[];
   /** Rules of the root namespace for this workload: after what the service's namespace says, before the rest of the root namespace's. */
   rootClientTls: ClientTlsRule[];
+  /** Absent where no port is declared HTTP. */
+  http: InboundHttp | undefined;
 }
 
 export interface TrafficPolicy_InboundPortsEntry {
   key: number;
   value: TlsSwitch | undefined;
+}
+
+export interface InboundHttp {
+  /** Of the workload itself, not of its services. */
+  ports: number[];
+  jwtRules: JwtRule[];
+}
+
+/** Whose tokens count: a rule of a RequestAuthentication. */
+export interface JwtRule {
+  issuer: string;
+  /** One of them must be in a token; none: whatever it is for. */
+  audiences: string[];
+  /** A JSON Web Key Set. Empty: the keys have not been had yet, so that no token of this issuer is good. */
+  jwks: string;
+  fromHeaders: TokenHeader[];
+  fromParams: string[];
+  fromCookies: string[];
+  outputPayloadToHeader: string;
+  outputClaims: ClaimHeader[];
+  forwardOriginalToken: boolean;
+  /** Such as "RequestAuthentication bar/jwt". */
+  source: string;
+}
+
+export interface TokenHeader {
+  name: string;
+  prefix: string;
+}
+
+export interface ClaimHeader {
+  header: string;
+  claim: string[];
 }
 
 export interface InboundSwitches {
@@ -162,6 +197,7 @@ function createBaseTrafficPolicy(): TrafficPolicy {
     shadow: undefined,
     trustDomainAliases: [],
     rootClientTls: [],
+    http: undefined,
   };
 }
 
@@ -193,6 +229,9 @@ export const TrafficPolicy: MessageFns<TrafficPolicy> = {
     }
     for (const v of message.rootClientTls) {
       ClientTlsRule.encode(v!, writer.uint32(74).fork()).join();
+    }
+    if (message.http !== undefined) {
+      InboundHttp.encode(message.http, writer.uint32(82).fork()).join();
     }
     return writer;
   },
@@ -285,6 +324,14 @@ export const TrafficPolicy: MessageFns<TrafficPolicy> = {
             message.rootClientTls.push(ClientTlsRule.decode(reader, reader.uint32()));
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.http = InboundHttp.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -340,6 +387,347 @@ export const TrafficPolicy_InboundPortsEntry: MessageFns<TrafficPolicy_InboundPo
             }
 
             message.value = TlsSwitch.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseInboundHttp(): InboundHttp {
+  return { ports: [], jwtRules: [] };
+}
+
+export const InboundHttp: MessageFns<InboundHttp> = {
+  encode(message: InboundHttp, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.ports.length !== 0) {
+      writer.uint32(10).fork();
+      for (const v of message.ports) {
+        writer.uint32(v);
+      }
+      writer.join();
+    }
+    for (const v of message.jwtRules) {
+      JwtRule.encode(v!, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): InboundHttp {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseInboundHttp();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag === 8) {
+              message.ports.push(reader.uint32());
+
+              continue;
+            }
+
+            if (tag === 10) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.ports.push(reader.uint32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.jwtRules.push(JwtRule.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseJwtRule(): JwtRule {
+  return {
+    issuer: "",
+    audiences: [],
+    jwks: "",
+    fromHeaders: [],
+    fromParams: [],
+    fromCookies: [],
+    outputPayloadToHeader: "",
+    outputClaims: [],
+    forwardOriginalToken: false,
+    source: "",
+  };
+}
+
+export const JwtRule: MessageFns<JwtRule> = {
+  encode(message: JwtRule, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.issuer !== "") {
+      writer.uint32(10).string(message.issuer);
+    }
+    for (const v of message.audiences) {
+      writer.uint32(18).string(v!);
+    }
+    if (message.jwks !== "") {
+      writer.uint32(26).string(message.jwks);
+    }
+    for (const v of message.fromHeaders) {
+      TokenHeader.encode(v!, writer.uint32(34).fork()).join();
+    }
+    for (const v of message.fromParams) {
+      writer.uint32(42).string(v!);
+    }
+    for (const v of message.fromCookies) {
+      writer.uint32(50).string(v!);
+    }
+    if (message.outputPayloadToHeader !== "") {
+      writer.uint32(58).string(message.outputPayloadToHeader);
+    }
+    for (const v of message.outputClaims) {
+      ClaimHeader.encode(v!, writer.uint32(66).fork()).join();
+    }
+    if (message.forwardOriginalToken !== false) {
+      writer.uint32(72).bool(message.forwardOriginalToken);
+    }
+    if (message.source !== "") {
+      writer.uint32(82).string(message.source);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): JwtRule {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseJwtRule();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.issuer = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.audiences.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.jwks = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.fromHeaders.push(TokenHeader.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.fromParams.push(reader.string());
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.fromCookies.push(reader.string());
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.outputPayloadToHeader = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.outputClaims.push(ClaimHeader.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.forwardOriginalToken = reader.bool();
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.source = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseTokenHeader(): TokenHeader {
+  return { name: "", prefix: "" };
+}
+
+export const TokenHeader: MessageFns<TokenHeader> = {
+  encode(message: TokenHeader, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.prefix !== "") {
+      writer.uint32(18).string(message.prefix);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TokenHeader {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTokenHeader();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.prefix = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseClaimHeader(): ClaimHeader {
+  return { header: "", claim: [] };
+}
+
+export const ClaimHeader: MessageFns<ClaimHeader> = {
+  encode(message: ClaimHeader, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.header !== "") {
+      writer.uint32(10).string(message.header);
+    }
+    for (const v of message.claim) {
+      writer.uint32(18).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ClaimHeader {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseClaimHeader();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.header = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.claim.push(reader.string());
             continue;
           }
         }

@@ -2,6 +2,7 @@
 
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { request as httpsRequest } from 'node:https';
+import type { LookupFunction } from 'node:net';
 import { HandfastError, messageOf } from '../errors.ts';
 
 export interface BoundedRequest {
@@ -10,6 +11,8 @@ export interface BoundedRequest {
   readonly body?: string;
   /** PEM of the authorities that may have signed the server's certificate; default those that Node trusts. */
   readonly ca?: string;
+  /** How names become addresses; default the system's way. */
+  readonly lookup?: LookupFunction;
   readonly timeoutMs: number;
   readonly maxBytes: number;
 }
@@ -30,7 +33,13 @@ export function isConfidential(url: URL): boolean {
 
 function answerOf(url: URL, of: BoundedRequest): Promise<{ status: number; text: string }> {
   const signal = AbortSignal.timeout(of.timeoutMs);
-  const options = { method: of.method, headers: { accept: 'application/json', connection: 'close', ...of.headers }, agent: false, signal };
+  const options = {
+    method: of.method,
+    headers: { accept: 'application/json', connection: 'close', ...of.headers },
+    agent: false,
+    signal,
+    ...(of.lookup === undefined ? {} : { lookup: of.lookup }),
+  };
   return new Promise((resolve, reject) => {
     const onAnswer = (answer: IncomingMessage) => {
       readBounded(answer, of.maxBytes).then((text) => resolve({ status: answer.statusCode ?? 0, text }), reject);

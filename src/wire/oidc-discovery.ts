@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { HandfastError, messageOf } from '../errors.ts';
 import { type Jwks, parseJwks } from '../spiffe/jwt.ts';
 import { parseStrictObject } from '../spiffe/strict-json.ts';
-import { boundedRequest, isConfidential } from './bounded-request.ts';
+import { type BoundedRequest, boundedRequest, isConfidential } from './bounded-request.ts';
 
 const MAX_BYTES = 524_288;
 
@@ -23,11 +23,21 @@ export function issuerUrl(issuer: string): URL {
 /** Asks the issuer. `ca` is the PEM file of whoever may have signed its certificate, read again each time. Throws UNAVAILABLE or JWT_INVALID. */
 export async function fetchIssuerKeys(issuer: string, options: { caFile?: string; timeoutMs: number }): Promise<Jwks> {
   const ca = options.caFile === undefined ? {} : { ca: await readText(options.caFile) };
-  const get = async (url: URL) => {
-    const { status, text } = await boundedRequest(url, { method: 'GET', timeoutMs: options.timeoutMs, maxBytes: MAX_BYTES, ...ca });
-    if (status !== 200) throw new HandfastError('UNAVAILABLE', `GET ${url.origin}${url.pathname} was answered with ${status}`);
-    return text;
-  };
+  return parseJwks(await fetchIssuerJwks(issuer, { ...ca, timeoutMs: options.timeoutMs }));
+}
+
+type Asking = Pick<BoundedRequest, 'ca' | 'lookup' | 'timeoutMs'>;
+
+/** The text at a URL. Throws UNAVAILABLE. */
+export async function fetchKeys(url: URL, asking: Asking): Promise<string> {
+  const { status, text } = await boundedRequest(url, { method: 'GET', maxBytes: MAX_BYTES, ...asking });
+  if (status !== 200) throw new HandfastError('UNAVAILABLE', `GET ${url.origin}${url.pathname} was answered with ${status}`);
+  return text;
+}
+
+/** The key set to which the issuer's own metadata leads, as text. Throws UNAVAILABLE. */
+export async function fetchIssuerJwks(issuer: string, asking: Asking): Promise<string> {
+  const get = (url: URL) => fetchKeys(url, asking);
   const document = new URL(`${issuerUrl(issuer).href.replace(/\/$/, '')}/.well-known/openid-configuration`);
   const { issuer: named, jwks_uri: keysAt } = parseDocument(await get(document), document);
   // Section 4.3: exactly equal, or another issuer's document has been put in its place.
@@ -38,7 +48,7 @@ export async function fetchIssuerKeys(issuer: string, options: { caFile?: string
   // A document from elsewhere must not point us at a service of this machine.
   if (url.protocol === 'http:' && document.protocol !== 'http:')
     throw new HandfastError('UNAVAILABLE', `${document.href}: its jwks_uri ${url.href} is on loopback`);
-  return parseJwks(await get(url));
+  return get(url);
 }
 
 /** Throws UNAVAILABLE or JWT_INVALID. */

@@ -1,0 +1,204 @@
+// Connections whose requests are read: Node's HTTP/1.1 server, which listens nowhere, in front of http-proxy.
+
+import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http';
+import type { Duplex } from 'node:stream';
+import type HttpProxy from 'http-proxy';
+import type { ErrorCode } from '../errors.ts';
+import type { ForwardClientCertMode } from '../policy/forward-client-cert.ts';
+import type { ByteCounts } from './application-agent.ts';
+import { Caller } from './caller.ts';
+import { type ExchangeSettings, exchange } from './exchange.ts';
+import type { HttpConnection } from './http-connection.ts';
+import { loadHttpProxy } from './load-http-proxy.ts';
+import type { RequestForwarding } from './request-forwarding.ts';
+import { isWebSocket, type Upgrading, upgrade } from './upgrade.ts';
+
+/** Envoy's limit for a request's head. */
+const MAX_HEAD_BYTES = 60 * 1024;
+/** For a request's head, from its first byte. Bodies may take as long as they like, as they may on any connection. */
+const HEAD_TIMEOUT_MS = 60_000;
+/** For what was refused unread to be taken, before it is cut. */
+const LINGER_MS = 5_000;
+
+/** http-proxy wants a URL; where it leads the agent alone decides. */
+const APPLICATION = { protocol: 'http:', host: 'application', hostname: 'application', port: 80, path: '' };
+
+export interface RequestServerOptions {
+  readonly forwardClientCert: ForwardClientCertMode;
+  readonly halfCloseTimeoutMs: number;
+  readonly now: () => number;
+}
+
+export class RequestServer {
+  readonly #server: Server;
+  readonly #proxy: HttpProxy;
+  readonly #settings: ExchangeSettings;
+  readonly #callers = new Map<Duplex, Caller>();
+  readonly #forwardings = new WeakMap<IncomingMessage, RequestForwarding>();
+  readonly #upgradings = new WeakMap<IncomingMessage, Upgrading>();
+  #draining = false;
+
+  constructor({ forwardClientCert, halfCloseTimeoutMs, now }: RequestServerOptions) {
+    this.#settings = { mode: forwardClientCert, isDraining: () => this.#draining, halfCloseTimeoutMs, now };
+    const Library = loadHttpProxy();
+    this.#proxy = new Library({ selfHandleResponse: true, toProxy: true });
+    this.#proxy.on('proxyReq', (asking, message) => this.#forwardings.get(message)?.ask(asking));
+    this.#proxy.on('proxyRes', (answer, message) => this.#forwardings.get(message)?.answer(answer));
+    this.#proxy.on('proxyReqWs', (asking, message) => this.#upgradings.get(message)?.ask(asking));
+    this.#server = createServer({
+      maxHeaderSize: MAX_HEAD_BYTES,
+      headersTimeout: HEAD_TIMEOUT_MS,
+      requestTimeout: 0,
+      keepAliveTimeout: 0,
+      noDelay: true,
+      insecureHTTPParser: false,
+      // It is missed where requests are read, which leaves a record.
+      requireHostHeader: false,
+      shouldUpgradeCallback: isWebSocket,
+    });
+    // None is dropped unseen; how many there may be is said where they are read.
+    this.#server.maxHeadersCount = 0;
+    this.#server.on('request', (message, response) => this.#onRequest(message, response, false));
+    this.#server.on('checkContinue', (message, response) => this.#onRequest(message, response, true));
+    this.#server.on('checkExpectation', (message, response) => this.#onRequest(message, response, true));
+    this.#server.on('upgrade', (message, socket, head) => this.#onUpgrade(message, socket, head));
+    this.#server.on('connect', (_message, socket: Duplex) => this.#refuseUnread(socket, { status: 405, reason: 'CONNECT' }));
+    this.#server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) => this.#onClientError(error, socket));
+    // Node begins to look for heads that take too long when a server listens, which this one never does.
+    this.#server.emit('listening');
+  }
+
+  /** Resolves when the connection is over. */
+  async serve(connection: HttpConnection, onCounts: (counts: ByteCounts) => void): Promise<'closed' | 'downstream-reset'> {
+    const { stream } = connection;
+    const caller = new Caller(connection);
+    onCounts(caller.agent);
+    this.#callers.set(stream, caller);
+    const { promise, resolve } = Promise.withResolvers<'closed' | 'downstream-reset'>();
+    let outcome: 'closed' | 'downstream-reset' = 'closed';
+    const onClose = () => {
+      this.#callers.delete(stream);
+      caller.close();
+      resolve(outcome);
+    };
+    stream.on('error', () => {
+      outcome = 'downstream-reset';
+    });
+    if (stream.destroyed) {
+      connection.abort();
+      onClose();
+      return promise;
+    }
+    stream.once('close', onClose);
+    // Ended on our side, it waits for the other's end, but not for ever.
+    stream.once('finish', () => setTimeout(() => connection.abort(), LINGER_MS).unref());
+    this.#server.emit('connection', stream);
+    // It was held while it was judged.
+    stream.resume();
+    return promise;
+  }
+
+  /** Whoever waits for nothing goes; everybody else with the answer that is under way. */
+  drain(): void {
+    this.#draining = true;
+    for (const caller of this.#callers.values()) caller.endIfIdle();
+  }
+
+  close(): void {
+    this.#server.close();
+  }
+
+  #onRequest(message: IncomingMessage, response: ServerResponse, expectsContinue: boolean): void {
+    const caller = this.#callers.get(message.socket);
+    const settings = this.#settings;
+    const forward = (asked: IncomingMessage, answer: ServerResponse, forwarding: RequestForwarding) => {
+      this.#forwardings.set(asked, forwarding);
+      // What http-proxy copies: nothing that was not judged leaves, whatever it does or leaves undone.
+      asked.headers = {};
+      this.#proxy.web(asked, answer, { target: APPLICATION, agent: caller?.agent }, (error) => forwarding.fail(error));
+    };
+    const taken = caller?.inTurn(() => exchange(message, response, { caller, settings, expectsContinue, forward }));
+    if (taken !== true) this.#overwhelmed(message.socket);
+  }
+
+  #onUpgrade(message: IncomingMessage, socket: Duplex, head: Buffer): void {
+    const caller = this.#callers.get(socket);
+    const forward = (upgrading: Upgrading) => {
+      this.#upgradings.set(message, upgrading);
+      message.headers = { upgrade: 'websocket' };
+      this.#proxy.ws(message, socket, head, { target: APPLICATION, agent: caller?.agent }, (error) => upgrading.fail(error));
+    };
+    const taken = caller?.inTurn(() => upgrade(message, { socket, caller, settings: this.#settings, forward }));
+    if (taken !== true) this.#overwhelmed(socket);
+  }
+
+  #overwhelmed(socket: Duplex): void {
+    const caller = this.#callers.get(socket);
+    if (caller === undefined) socket.destroy();
+    else if (!caller.isOver) {
+      caller.isOver = true;
+      this.#record(caller, { status: undefined, reason: 'too many requests before their answers' });
+      caller.connection.abort();
+    }
+  }
+
+  #onClientError(error: NodeJS.ErrnoException, socket: Duplex): void {
+    const caller = this.#callers.get(socket);
+    if (caller === undefined || caller.isOver) return;
+    // The connection's own end: it has its record.
+    if (error.code === 'ECONNRESET' || error.code === 'EPIPE') return;
+    if (error.code === 'HPE_INVALID_EOF_STATE') {
+      caller.connection.abort();
+      return;
+    }
+    this.#refuseUnread(socket, { status: statusOf(error), reason: reasonOf(error) });
+  }
+
+  /** What cannot be read, nor what follows it. */
+  #refuseUnread(socket: Duplex, { status, reason }: { status: number; reason: string }): void {
+    const caller = this.#callers.get(socket);
+    if (caller === undefined || caller.isOver) return;
+    const isIdle = caller.isIdle;
+    caller.isOver = true;
+    // What follows a request that was refused as unreadable.
+    if (caller.hasRefused) {
+      socket.end();
+      return;
+    }
+    this.#record(caller, { status: isIdle ? status : undefined, reason });
+    // An answer that is under way must not have this one in its middle.
+    if (!isIdle || socket.destroyed || socket.writableEnded) {
+      caller.connection.abort();
+      return;
+    }
+    socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
+  }
+
+  #record(caller: Caller, { status, reason }: { status: number | undefined; reason: string }): void {
+    const code: ErrorCode = 'REQUEST_INVALID';
+    const outcome = status === undefined ? 'aborted' : 'answered';
+    caller.connection.ended({
+      request: undefined,
+      status,
+      decision: 'refused',
+      outcome,
+      code,
+      reason,
+      bytesToApplication: 0,
+      bytesFromApplication: 0,
+      durationMs: 0,
+    });
+  }
+}
+
+function statusOf({ code }: NodeJS.ErrnoException): number {
+  if (code === 'HPE_HEADER_OVERFLOW') return 431;
+  if (code === 'ERR_HTTP_REQUEST_TIMEOUT') return 408;
+  return 400;
+}
+
+function reasonOf(error: NodeJS.ErrnoException): string {
+  if (error.code === 'HPE_PAUSED_H2_UPGRADE')
+    return 'HTTP/2 on a port that is declared HTTP/1.1: name it grpc or http2, and it is passed on as TCP';
+  return `${error.code ?? 'unreadable'}: ${error.message}`;
+}

@@ -1,0 +1,111 @@
+// The fields of an AuthorizationPolicy that are of HTTP, and whether a request has them.
+
+import type { HttpRequestFacts } from './http-request.ts';
+import { matchesPathTemplate } from './path-template.ts';
+import { matchesText, type StringMatch } from './string-match.ts';
+
+export type PathMatch = StringMatch | { readonly kind: 'template'; readonly value: string };
+
+/** A header by its name in lower case. One of the values must match it, and none of the others; one that is absent is matched by nothing. */
+export interface HeaderMatch {
+  readonly name: string;
+  readonly values: readonly StringMatch[];
+  readonly notValues: readonly StringMatch[];
+}
+
+/** A claim of the token by its path, such as `['realm', 'roles']`: a text, or a list of which one must match. */
+export interface ClaimMatch {
+  readonly path: readonly string[];
+  readonly values: readonly StringMatch[];
+  readonly notValues: readonly StringMatch[];
+}
+
+/** As in AuthorizationMatch: all the fields that are not empty, and none of a `not` field's values. `hosts` are in lower case. */
+export interface HttpMatch {
+  readonly hosts: readonly StringMatch[];
+  readonly notHosts: readonly StringMatch[];
+  readonly methods: readonly StringMatch[];
+  readonly notMethods: readonly StringMatch[];
+  readonly paths: readonly PathMatch[];
+  readonly notPaths: readonly PathMatch[];
+  readonly requestPrincipals: readonly StringMatch[];
+  readonly notRequestPrincipals: readonly StringMatch[];
+  readonly audiences: readonly StringMatch[];
+  readonly notAudiences: readonly StringMatch[];
+  readonly presenters: readonly StringMatch[];
+  readonly notPresenters: readonly StringMatch[];
+  readonly headers: readonly HeaderMatch[];
+  readonly claims: readonly ClaimMatch[];
+}
+
+/** To begin a match with. */
+export const emptyHttpMatch: HttpMatch = Object.freeze({
+  hosts: [],
+  notHosts: [],
+  methods: [],
+  notMethods: [],
+  paths: [],
+  notPaths: [],
+  requestPrincipals: [],
+  notRequestPrincipals: [],
+  audiences: [],
+  notAudiences: [],
+  presenters: [],
+  notPresenters: [],
+  headers: [],
+  claims: [],
+});
+
+/** One reading of a request's path. */
+export interface ReadRequest extends Omit<HttpRequestFacts, 'paths'> {
+  readonly path: string;
+}
+
+export function matchesRequest(match: HttpMatch, { method, path, host, header, auth }: ReadRequest): boolean {
+  const texts = (wanted: readonly StringMatch[], unwanted: readonly StringMatch[], values: readonly string[]) =>
+    (wanted.length === 0 || values.some((value) => wanted.some((one) => matchesText(one, value)))) &&
+    !values.some((value) => unwanted.some((one) => matchesText(one, value)));
+  const isPath = (one: PathMatch) => (one.kind === 'template' ? matchesPathTemplate(one.value, path) : matchesText(one, path));
+  return (
+    texts(match.methods, match.notMethods, [method]) &&
+    (match.paths.length === 0 || match.paths.some(isPath)) &&
+    !match.notPaths.some(isPath) &&
+    ((match.hosts.length === 0 && match.notHosts.length === 0) || texts(match.hosts, match.notHosts, readingsOf(host))) &&
+    texts(match.requestPrincipals, match.notRequestPrincipals, [auth?.principal ?? '']) &&
+    texts(match.audiences, match.notAudiences, auth?.audiences ?? []) &&
+    texts(match.presenters, match.notPresenters, [auth?.presenter ?? '']) &&
+    match.headers.every(({ name, values, notValues }) => texts(values, notValues, [header(name) ?? ''])) &&
+    match.claims.every(({ path: claim, values, notValues }) => texts(values, notValues, claimAt(auth?.claims, claim)))
+  );
+}
+
+/** Names are the same in both cases, with and without the port and the root's dot: whoever matches one of them matches the host. */
+function readingsOf(host: string): string[] {
+  const asSent = host.toLowerCase();
+  const named = asSent.replace(/:\d*$/, '');
+  return [...new Set([asSent, named, named.replace(/\.+$/, '')])];
+}
+
+/** What is a text, or a list of texts; everything else is matched by nothing. */
+function claimAt(claims: Readonly<Record<string, unknown>> | undefined, path: readonly string[]): string[] {
+  let at: unknown = claims;
+  for (const key of path) {
+    if (typeof at !== 'object' || at === null || Array.isArray(at) || !Object.hasOwn(at, key)) return [];
+    at = Reflect.get(at, key);
+  }
+  if (typeof at === 'string') return [at];
+  return Array.isArray(at) ? at.filter((value): value is string => typeof value === 'string') : [];
+}
+
+/** How many values there are in it. */
+export function httpValuesIn(match: HttpMatch | undefined): number {
+  if (match === undefined) return 0;
+  const { headers, claims, ...lists } = match;
+  const named = [...headers, ...claims].reduce((sum, { values, notValues }) => sum + values.length + notValues.length, 0);
+  return Object.values(lists).reduce((sum: number, values: readonly unknown[]) => sum + values.length, named);
+}
+
+/** A match with what is of HTTP in it, if anything is. */
+export function withHttp<T extends object>(match: T, http: HttpMatch): T & { readonly http?: HttpMatch } {
+  return httpValuesIn(http) === 0 ? match : { ...match, http };
+}

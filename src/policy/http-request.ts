@@ -1,0 +1,23 @@
+// What is known of an HTTP request when it is judged.
+
+/** A token that was verified: by a RequestAuthentication's rule. */
+export interface RequestAuth {
+  /** `iss/sub`. */
+  readonly principal: string;
+  readonly audiences: readonly string[];
+  /** The claim `azp`, or empty. */
+  readonly presenter: string;
+  readonly claims: Readonly<Record<string, unknown>>;
+}
+
+export interface HttpRequestFacts {
+  readonly method: string;
+  /** Every reading of the path, without the query; at least one. The first is what the application gets. */
+  readonly paths: readonly string[];
+  /** The Host header, or the authority of an absolute target, as it was sent; empty where there was none. */
+  readonly host: string;
+  /** All values of a header that goes on to the application, by its name in lower case, joined by commas. Undefined where it is absent. */
+  readonly header: (name: string) => string | undefined;
+  /** Undefined without a token. */
+  readonly auth: RequestAuth | undefined;
+}

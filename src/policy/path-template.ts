@@ -1,0 +1,41 @@
+// Paths with wildcards between slashes, as AuthorizationPolicies have them: `{*}` is one segment, `{**}` any number of them
+// (https://istio.io/latest/docs/reference/config/security/authorization-policy/#Operation). No regular expression is made of what somebody wrote.
+
+const ONE = '{*}';
+const ANY = '{**}';
+
+export function isPathTemplate(text: string): boolean {
+  return text.includes(ONE) || text.includes(ANY);
+}
+
+/** Why it cannot be used; undefined where it can. As Istio has it: `{**}` once at most and nothing with a `{*}` after it, and a wildcard is the whole of its segment, but for what follows a `{**}`. */
+export function pathTemplateProblem(text: string): string | undefined {
+  if (!text.startsWith('/')) return 'a path template begins with /';
+  const segments = text.slice(1).split('/');
+  if (segments.some((segment) => segment !== ONE && segment !== ANY && /[{}*]/.test(segment)))
+    return 'in a path template {*} and {**} stand for whole segments, and there is no * beside them';
+  const first = segments.indexOf(ANY);
+  if (first >= 0 && segments.slice(first + 1).some((segment) => segment === ANY || segment === ONE))
+    return 'no {*} and no second {**} may follow a {**}';
+  return undefined;
+}
+
+/** A `{*}` takes no empty segment; a `{**}` takes what is left, also nothing, but for the segments that follow it. */
+export function matchesPathTemplate(template: string, path: string): boolean {
+  if (!path.startsWith('/')) return false;
+  const wanted = template.slice(1).split('/');
+  const is = path.slice(1).split('/');
+  const any = wanted.indexOf(ANY);
+  if (any < 0) return wanted.length === is.length && wanted.every((segment, index) => matchesSegment(segment, is[index]));
+  const tail = wanted.slice(any + 1);
+  if (is.length < any + tail.length) return false;
+  const behind = is.length - tail.length;
+  return (
+    wanted.slice(0, any).every((segment, index) => matchesSegment(segment, is[index])) &&
+    tail.every((segment, index) => segment === is[behind + index])
+  );
+}
+
+function matchesSegment(wanted: string, is: string | undefined): boolean {
+  return wanted === ONE ? is !== undefined && is !== '' : wanted === is;
+}
