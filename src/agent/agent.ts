@@ -5,6 +5,7 @@ import { CaClient } from '../ca/client.ts';
 import { ConfirmedPolicies } from '../discovery/confirmed-policies.ts';
 import { MeshIndex } from '../discovery/mesh-index.ts';
 import { MeshStreams } from '../discovery/mesh-streams.ts';
+import { ReceiptBook } from '../discovery/receipt-book.ts';
 import { ResourceCache } from '../discovery/resource-cache.ts';
 import { TokenFile } from '../discovery/token-file.ts';
 import { HandfastError } from '../errors.ts';
@@ -34,6 +35,7 @@ import type { StreamCounts } from './stream-limits.ts';
 import { StreamSessions } from './stream-session.ts';
 import { serveWorkloadApi } from './workload-api.ts';
 import { WorkloadRegistrations } from './workload-registrations.ts';
+import type { SecretsFrom } from './workload-secrets.ts';
 import { WorkloadSessions } from './workload-sessions.ts';
 
 export interface AgentOptions extends MeshNodeOptions {
@@ -100,21 +102,24 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     await registrations?.start(stopping.signal);
     const attestor = new Attestor(registrations, pods);
     const trust = node.trust.trust;
-    const sessions = new WorkloadSessions({ signer: signerOf(ca, node), trust, plan: { rotateEveryMs: options.rotateEveryMs, now }, log });
+    const plan = { rotateEveryMs: options.rotateEveryMs, now };
+    const secretsFrom = secretsFromControl(options, node);
+    const sessions = new WorkloadSessions({ signer: signerOf(ca, node), trust, plan, secretsFrom, log });
     const streams = new SdsStreams(now);
     const opener = new StreamSessions({ sessions, attestor, log, answerTimeoutMs: options.answerTimeoutMs, counts: options.streamCounts });
     const livePeers = new LivePeers();
     const ledgers = new Ledgers(now);
+    const receipts = new ReceiptBook();
     const held = new ConfirmedPolicies();
     const index = new MeshIndex(new ResourceCache());
 
     const server = newServer({ maxMessageBytes: MAX_REQUEST_BYTES, maxStreams: MAX_STREAMS });
-    addSdsService(server, { opener, streams, log });
+    addSdsService(server, { opener, streams, receipts, log, now });
     if (options.inPod === undefined) addDiscoveryRelay(server, { opener, mesh: new MeshStreams({ index, confirmed: held, log }) });
     const jwtTrust = () => (trust.current === undefined ? undefined : jwtTrustOf(trust.current));
     const jwtSvids = new JwtSvidCache({ signer: ca, trust: jwtTrust, now });
     addJwtSvidService(server, { attestor, signer: jwtSvids, log });
-    addReportService(server, { opener, livePeers, ledgers });
+    addReportService(server, { opener, livePeers, ledgers, receipts });
     const onRefused = (refusal: object) => log.warn(refusal, 'connection refused');
     const listener = await listenUnix({ server, path: options.socket, mode: 0o666, takeOver: true, onRefused });
     // The path is let go first, so that nobody finds a server that is about to end.
@@ -149,7 +154,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     }
 
     node.followTrust((signal) => streams.taken(signal));
-    const upstream = await followUpstream(options, { node, index, livePeers, held, ledgers, signal: stopping.signal });
+    const upstream = await followUpstream(options, { node, index, livePeers, held, ledgers, receipts, signal: stopping.signal });
     running.push(async () => {
       stopping.abort();
       await upstream.ended;
@@ -166,7 +171,15 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
 /** Whoever knows the mesh: control, or istiod in its place. */
 async function followUpstream(
   { controls, istiod, inPod, trustDomain, log }: AgentOptions,
-  of: { node: MeshNode; index: MeshIndex; livePeers: LivePeers; held: ConfirmedPolicies; ledgers: Ledgers; signal: AbortSignal },
+  of: {
+    node: MeshNode;
+    index: MeshIndex;
+    livePeers: LivePeers;
+    held: ConfirmedPolicies;
+    ledgers: Ledgers;
+    receipts: ReceiptBook;
+    signal: AbortSignal;
+  },
 ): Promise<{ control: () => GrpcTarget; ended: Promise<void> }> {
   const { node, index, ...rest } = of;
   if (istiod === undefined) {
@@ -181,6 +194,13 @@ async function followUpstream(
   const targets = controls.map((address) => node.reach(address, { dnsName: istiod.serverName ?? address.replace(/:\d+$/, '') }));
   const control = inTurns(targets);
   return { control, ended: followIstiod({ ...rest, mesh: index, clusterId: istiod.clusterId, target: control, token: token.value, log }) };
+}
+
+/** Control gives a workload's secrets to the workload alone: it is asked in each one's own name. */
+function secretsFromControl({ controls, istiod, trustDomain }: AgentOptions, node: MeshNode): SecretsFrom {
+  if (istiod !== undefined) return undefined;
+  const expected = { spiffeIds: [controlId(trustDomain).uri] };
+  return (identity) => inTurns(controls.map((address) => node.reachAs(identity, address, expected)));
 }
 
 /** Istio's CA has no word for its bundle but the root at the end of each answer; ours publishes it. */

@@ -1,12 +1,21 @@
-// What sidecars report to their agent: whom they are connected to now, and whom they have been.
+// What sidecars report to their agent: whom they are connected to now, whom they have been, and what their applications do with secrets.
 
 import type { Server } from '@grpc/grpc-js';
-import { type ReportServiceServer, ReportServiceService } from '../wire/gen/handfast/report/v1/report.ts';
+import { believedReceipt, type ReceiptBook } from '../discovery/receipt-book.ts';
+import { requestLimit } from '../discovery/request-limit.ts';
+import { type ReportServiceServer, ReportServiceService, type SecretReceipts } from '../wire/gen/handfast/report/v1/report.ts';
 import type { Ledgers } from './ledgers.ts';
 import type { LivePeers } from './live-peers.ts';
+import type { Reporter, ReportStream } from './report-stream.ts';
 import type { StreamSessions } from './stream-session.ts';
 
-export function addReportService(server: Server, deps: { opener: StreamSessions; livePeers: LivePeers; ledgers: Ledgers }): void {
+interface ReportServiceDeps {
+  readonly livePeers: LivePeers;
+  readonly ledgers: Ledgers;
+  readonly receipts: ReceiptBook;
+}
+
+export function addReportService(server: Server, deps: ReportServiceDeps & { opener: StreamSessions }): void {
   const { opener, livePeers, ledgers } = deps;
   const service: ReportServiceServer = {
     report: (call) =>
@@ -17,6 +26,33 @@ export function addReportService(server: Server, deps: { opener: StreamSessions;
       opener.open(call, ({ identity, connection, stillProven }) =>
         ledgers.follow(call, { spiffeId: identity.svid.id.uri, connection, stillProven }),
       ),
+    confirm: (call) =>
+      opener.open(call, ({ identity, connection, stillProven }) =>
+        followReceipts(call, { spiffeId: identity.svid.id.uri, connection, stillProven }, deps.receipts),
+      ),
   };
   server.addService(ReportServiceService, service);
+}
+
+/** What was delivered the agent knows itself, by the answers of its streams: of a sidecar it takes what only that can know. */
+function followReceipts(call: ReportStream<SecretReceipts>, { spiffeId, stillProven }: Reporter, book: ReceiptBook): () => void {
+  const limit = requestLimit();
+  let over = false;
+  call.on('data', ({ receipts }) => {
+    if (over || !stillProven()) return;
+    try {
+      limit();
+    } catch (error) {
+      call.emit('error', error);
+      return;
+    }
+    for (const receipt of receipts) {
+      const believed = believedReceipt(receipt, spiffeId);
+      if (believed !== undefined) book.used(believed, believed);
+    }
+  });
+  call.on('end', () => call.end());
+  return () => {
+    over = true;
+  };
 }

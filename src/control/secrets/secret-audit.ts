@@ -1,0 +1,97 @@
+// Who was given which version of which secret, who was refused, and what was taken back: one record for each, in the log and in a file. Never a word of the contents.
+
+import type { Log } from '../../observe/log.ts';
+import { KeyedLimits } from '../../rate-limit.ts';
+import type { SecretReceipt } from '../../wire/gen/handfast/report/v1/report.ts';
+import type { AuditLog } from './audit-log.ts';
+import type { SecretWorld } from './secret-world.ts';
+
+export type AuditEvent =
+  | 'changed'
+  | 'revoked'
+  | 'handed'
+  | 'withdrawn'
+  | 'refused'
+  | 'delivered'
+  | 'loaded'
+  | 'confirmed'
+  | 'dropped'
+  | 'policy';
+
+export interface AuditFields {
+  /** `namespace/name` */
+  readonly secret: string;
+  readonly version?: string;
+  readonly current?: string;
+  readonly spiffeId?: string;
+  readonly pod?: string;
+  /** Of the agent that reported it. */
+  readonly node?: string;
+  /** Where the stream came from. */
+  readonly from?: string;
+  readonly reason?: string;
+  readonly recipients?: readonly string[];
+}
+
+/** Somebody who asks again and again for what he may not have is one record a minute. */
+const REFUSALS = { burst: 1, perSecond: 1 / 60 };
+
+export class SecretAudit {
+  readonly #log: Log;
+  readonly #file: AuditLog | undefined;
+  readonly #now: () => number;
+  readonly #refusals = new KeyedLimits(REFUSALS);
+
+  constructor({ log, file, now }: { log: Log; file: AuditLog | undefined; now: () => number }) {
+    this.#log = log;
+    this.#file = file;
+    this.#now = now;
+  }
+
+  record(event: AuditEvent, fields: AuditFields): void {
+    this.#log.info({ audit: 'secret', event, ...fields }, 'secret audit');
+    this.#file?.write({ at: new Date(this.#now()).toISOString(), event, ...fields });
+  }
+
+  refused(fields: AuditFields & { readonly spiffeId: string }): void {
+    if (this.#refusals.take(`${fields.spiffeId} ${fields.secret}`) === 0) this.record('refused', fields);
+  }
+
+  /** What has become of secrets and of who may have them. */
+  changed(next: SecretWorld, before: SecretWorld | undefined): void {
+    for (const [key, secret] of next.secrets) {
+      const known = before?.secrets.get(key);
+      if (known === secret) continue;
+      const { current, versions } = secret;
+      for (const version of versions.keys())
+        if (known?.versions.has(version) !== true) this.record('changed', { secret: key, version, current });
+      for (const version of known?.versions.keys() ?? [])
+        if (!versions.has(version)) this.record('revoked', { secret: key, version, current });
+      if (known !== undefined && known.current !== current && known.versions.has(current))
+        this.record('changed', { secret: key, version: current, current });
+    }
+    for (const [key, { versions }] of before?.secrets ?? [])
+      if (!next.secrets.has(key)) for (const version of versions.keys()) this.record('revoked', { secret: key, version });
+    const policies = (world: SecretWorld | undefined) =>
+      new Map(
+        (world?.policies ?? []).flatMap(({ namespace, name, secrets, recipients }) =>
+          [...secrets].map((secret) => [`${namespace}/${secret} ${name}`, { secret: `${namespace}/${secret}`, recipients }]),
+        ),
+      );
+    const [now, then] = [policies(next), policies(before)];
+    for (const [key, { secret, recipients }] of now)
+      if (then.get(key)?.recipients.join() !== recipients.join()) this.record('policy', { secret, recipients });
+    for (const [key, { secret }] of then) if (!now.has(key)) this.record('policy', { secret, recipients: [] });
+  }
+
+  /** What a receipt says that was not known before. */
+  receipt(node: string, { before, now }: { before: SecretReceipt | undefined; now: SecretReceipt }): void {
+    const { secret, version, reporter: spiffeId, pod } = now;
+    for (const event of ['delivered', 'loaded', 'confirmed', 'dropped'] as const)
+      if (
+        now[event] > 0 &&
+        (before === undefined || before[event] === 0 || (event === 'delivered' && before.dropped > 0 && now.dropped === 0))
+      )
+        this.record(event, { secret, version, spiffeId, ...(pod === '' ? {} : { pod }), node });
+  }
+}

@@ -1,0 +1,141 @@
+// Who has which version of which secret: receipts of workload instances, merged as they come, in bounded memory.
+
+import { isSecretKey, isSecretVersion } from '../policy/secret-name.ts';
+import { parseSpiffeId, workloadOf } from '../spiffe/spiffe-id.ts';
+import type { SecretReceipt } from '../wire/gen/handfast/report/v1/report.ts';
+
+/** A workload instance: the ID it has proven, and the pod (`namespace/name`) where that is known. */
+export type Instance = Pick<SecretReceipt, 'reporter' | 'pod'>;
+
+interface Entry {
+  receipt: SecretReceipt;
+  revision: number;
+}
+
+const BOUNDS = { receipts: 20_000, ofInstance: 512 } as const;
+const POD = /^([a-z0-9-]{1,63})\/[a-z0-9.-]{1,253}$/;
+const TIMES = ['delivered', 'loaded', 'confirmed', 'dropped', 'left'] as const;
+
+export class ReceiptBook {
+  readonly #bounds: Readonly<Record<keyof typeof BOUNDS, number>>;
+  /** By instance, then by secret and version: the longest unchanged first. */
+  readonly #instances = new Map<string, Map<string, Entry>>();
+  #size = 0;
+  #revision = 0;
+
+  constructor(bounds: Partial<typeof BOUNDS> = {}) {
+    this.#bounds = { ...BOUNDS, ...bounds };
+  }
+
+  /** What an instance holds of a secret from now on: what it held before and is not among these has been taken back. */
+  holds({ reporter, pod }: Instance, { secret, versions, at }: { secret: string; versions: readonly string[]; at: number }): void {
+    const present = new Set(versions);
+    for (const { receipt } of [...(this.#instances.get(instanceKey({ reporter, pod }))?.values() ?? [])])
+      if (receipt.secret === secret && receipt.dropped === 0 && !present.has(receipt.version)) this.take({ ...receipt, dropped: at });
+    for (const version of present) this.take({ ...nothing({ reporter, pod }), secret, version, delivered: at });
+  }
+
+  /** Its stream has ended, and nobody knows any more what it does with what it has. */
+  leaves(instance: Instance, at: number): void {
+    for (const { receipt } of [...(this.#instances.get(instanceKey(instance))?.values() ?? [])])
+      if (receipt.left === 0) this.take({ ...receipt, left: at });
+  }
+
+  /** What a sidecar says that its application has done. */
+  used(instance: Instance, of: Pick<SecretReceipt, 'secret' | 'version' | 'loaded' | 'confirmed'>): void {
+    const known = this.#instances.get(instanceKey(instance))?.get(entryKey(of))?.receipt;
+    const { secret, version, loaded, confirmed } = of;
+    const { reporter, pod } = instance;
+    this.take({ ...nothing({ reporter, pod }), left: known?.left ?? 0, secret, version, loaded, confirmed });
+  }
+
+  /** Merges it with what is known. Returns what was known before, and what is known now. */
+  take(receipt: SecretReceipt): { readonly before: SecretReceipt | undefined; readonly now: SecretReceipt } {
+    const instance = instanceKey(receipt);
+    const entries = this.#instances.get(instance) ?? new Map<string, Entry>();
+    this.#instances.set(instance, entries);
+    const key = entryKey(receipt);
+    const known = entries.get(key);
+    const now = known === undefined ? receipt : merged(known.receipt, receipt);
+    if (known !== undefined && TIMES.every((time) => known.receipt[time] === now[time])) return { before: known.receipt, now };
+    entries.delete(key);
+    entries.set(key, { receipt: now, revision: ++this.#revision });
+    if (known === undefined) {
+      this.#size++;
+      this.#makeRoom(instance, entries);
+    }
+    return { before: known?.receipt, now };
+  }
+
+  get revision(): number {
+    return this.#revision;
+  }
+
+  /** In the order of their changes. Not those of which nobody knows that they were delivered: that is a sidecar's word alone. */
+  changedAfter(revision: number): SecretReceipt[] {
+    return [...this.#instances.values()]
+      .flatMap((entries) => [...entries.values()])
+      .filter((entry) => entry.revision > revision && entry.receipt.delivered > 0)
+      .sort((a, b) => a.revision - b.revision)
+      .map(({ receipt }) => receipt);
+  }
+
+  get all(): readonly SecretReceipt[] {
+    return this.changedAfter(-1);
+  }
+
+  #makeRoom(instance: string, entries: Map<string, Entry>): void {
+    if (entries.size > this.#bounds.ofInstance) this.#drop(instance, entries);
+    while (this.#size > this.#bounds.receipts) {
+      const [fullest] = [...this.#instances].reduce((a, b) => (b[1].size > a[1].size ? b : a));
+      this.#drop(fullest, this.#instances.get(fullest) ?? entries);
+    }
+  }
+
+  /** The longest unchanged of what it does not hold any more, and otherwise the longest unchanged. */
+  #drop(instance: string, entries: Map<string, Entry>): void {
+    const over = [...entries].find(([, { receipt }]) => receipt.dropped > 0 || receipt.left > 0) ?? [...entries][0];
+    if (over !== undefined && entries.delete(over[0])) this.#size--;
+    if (entries.size === 0) this.#instances.delete(instance);
+  }
+}
+
+/** A receipt in which nothing has happened yet. */
+export function nothing(instance: Instance): Omit<SecretReceipt, 'secret' | 'version'> {
+  return { ...instance, delivered: 0, loaded: 0, confirmed: 0, dropped: 0, left: 0 };
+}
+
+/** Whether it can be one at all. `reporter` has proven that ID: of pods it is believed within its own namespace alone. */
+export function believedReceipt(receipt: SecretReceipt, reporter: string): SecretReceipt | undefined {
+  const { pod, secret, version } = receipt;
+  if (!isSecretKey(secret) || !isSecretVersion(version)) return undefined;
+  if (TIMES.some((time) => !Number.isSafeInteger(receipt[time]) || receipt[time] < 0)) return undefined;
+  return { ...receipt, reporter, pod: believedPod(pod, reporter) };
+}
+
+export function believedPod(pod: string, reporter: string): string {
+  const namespace = POD.exec(pod)?.[1];
+  return namespace !== undefined && namespace === workloadOf(parseSpiffeId(reporter))?.namespace ? pod : '';
+}
+
+/** The first time counts, until it was taken back and given again. */
+function merged(before: SecretReceipt, next: SecretReceipt): SecretReceipt {
+  if (before.dropped > 0 && next.delivered > before.dropped) return next;
+  const first = (time: 'delivered' | 'loaded' | 'confirmed') =>
+    before[time] === 0 ? next[time] : next[time] === 0 ? before[time] : Math.min(before[time], next[time]);
+  return {
+    ...next,
+    delivered: first('delivered'),
+    loaded: first('loaded'),
+    confirmed: first('confirmed'),
+    dropped: next.dropped > 0 ? next.dropped : before.dropped,
+  };
+}
+
+function entryKey({ secret, version }: Pick<SecretReceipt, 'secret' | 'version'>): string {
+  return `${secret}@${version}`;
+}
+
+function instanceKey({ reporter, pod }: Instance): string {
+  return `${reporter} ${pod}`;
+}
