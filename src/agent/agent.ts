@@ -30,6 +30,7 @@ import { PodCgroups } from './pod-cgroups.ts';
 import { addReportService } from './report-service.ts';
 import { addSdsService } from './sds-server.ts';
 import { SdsStreams } from './sds-streams.ts';
+import { SocketSecrets } from './socket-secrets.ts';
 import { agentStatus } from './status.ts';
 import type { StreamCounts } from './stream-limits.ts';
 import { StreamSessions } from './stream-session.ts';
@@ -134,7 +135,9 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       running.push(() => workloadApi.close());
     }
     if (options.identitySocket !== undefined) {
-      const identity = await serveIdentitySocket({ path: options.identitySocket, attestor, signer: jwtSvids, trust: jwtTrust, log, now });
+      const secrets = new SocketSecrets({ sessions, receipts, now });
+      const path = options.identitySocket;
+      const identity = await serveIdentitySocket({ path, attestor, signer: jwtSvids, trust: jwtTrust, secrets, log, now });
       running.push(() => identity.close());
     }
     if (options.operatorSocket !== undefined) {

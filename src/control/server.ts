@@ -33,7 +33,7 @@ export interface ControlServiceDeps {
   readonly trustDomain: string;
   /** Sidecars without an agent come themselves. */
   readonly servesSidecars: boolean;
-  readonly secrets: SecretServiceDeps['secrets'];
+  readonly secrets?: SecretServiceDeps['secrets'];
   /** Whether we know what there is to know; where others may know more when we do not. */
   readonly isInTouch: () => boolean;
   readonly log: Log;

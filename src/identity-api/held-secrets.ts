@@ -11,6 +11,8 @@ export interface HeldSecretsOptions {
   readonly instance: Instance;
   /** `namespace/name` of those that are held from the beginning and for ever. */
   readonly preload: readonly string[];
+  /** Whether we are still whom these secrets are for: false once our own certificate has ended. */
+  readonly isCurrent: () => boolean;
   readonly now: () => number;
   readonly bounds?: Partial<typeof BOUNDS>;
 }
@@ -37,6 +39,10 @@ export class HeldSecrets {
       for (const wake of [...this.#waiting]) wake(keys);
     });
     for (const key of options.preload) this.#names.set(key, options.feed.hold(key));
+  }
+
+  get isCurrent(): boolean {
+    return this.#options.isCurrent();
   }
 
   /** Resolves when something is known of the secret and `isEnough` of it, or after the time. Throws RATE_LIMITED where there is no room for another name or wait. */

@@ -12,10 +12,8 @@ import { invalid, readBody } from './request-body.ts';
 export const SECRET_PATHS = '/v1/secrets/NAMESPACE/NAME[/data/VALUE][/receipt]';
 
 export interface SecretRequestsOptions {
-  /** Undefined while it is not known whose secrets they are. Throws IDENTITY_MISMATCH for nobody's. */
-  readonly secrets: () => HeldSecrets | undefined;
-  /** Whether we may still be who these secrets are for: false once our own certificate has ended. */
-  readonly isCurrent: () => boolean;
+  /** Undefined while it is not known whose secrets they are. */
+  readonly secrets: () => Promise<HeldSecrets | undefined>;
   readonly clock?: MonotonicClock;
 }
 
@@ -53,9 +51,9 @@ export class SecretRequests {
     if (waitMs > 0) return tooOften(waitMs);
     const asked = askedOf(request.url ?? '');
     if (asked === undefined) return invalid(`the path is ${SECRET_PATHS}, names as they are`);
-    const secrets = this.#options.secrets();
+    const secrets = await this.#options.secrets();
     if (secrets === undefined) return unavailable('it is not known yet whose secrets these are');
-    if (!this.#options.isCurrent()) return unavailable('our own certificate has ended, and with it the right to these secrets');
+    if (!secrets.isCurrent) return unavailable('our own certificate has ended, and with it the right to these secrets');
     try {
       const [what, member, ...more] = asked.rest;
       if (what === 'receipt' && member === undefined) return await confirm(request, asked, secrets);

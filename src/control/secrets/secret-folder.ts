@@ -91,17 +91,18 @@ export class SecretFolder implements SecretSource {
       if (names.has(name)) problems.push(`${name} stands there twice`);
       names.add(name);
     }
-    const before = this.world.current?.secrets;
-    const secrets = entries.flatMap((entry) =>
-      entry.kind === 'WorkloadSecret' ? [kept(entry.object, before?.get(entry.object.key))] : [],
-    );
+    const secrets = entries.flatMap((entry) => (entry.kind === 'WorkloadSecret' ? [entry.object] : []));
     for (const secret of secrets) {
       const objection = this.#versions.objection(secret);
       if (objection !== undefined) problems.push(`WorkloadSecret ${secret.key}: ${objection}`);
     }
     if (problems.length > 0) throw new HandfastError('OBJECT_INVALID', problems.join('\n'));
     for (const secret of secrets) this.#versions.learn(secret);
-    return secretWorld({ secrets, policies: entries.flatMap((entry) => (entry.kind === 'SecretPolicy' ? [entry.object] : [])) });
+    const before = this.world.current?.secrets;
+    return secretWorld({
+      secrets: secrets.map((secret) => kept(secret, before?.get(secret.key))),
+      policies: entries.flatMap((entry) => (entry.kind === 'SecretPolicy' ? [entry.object] : [])),
+    });
   }
 }
 
@@ -112,7 +113,7 @@ function kept(secret: WorkloadSecret, before: WorkloadSecret | undefined): Workl
     before.current === secret.current &&
     before.versions.size === secret.versions.size &&
     [...secret.versions.keys()].every((version) => before.versions.has(version));
-  // By names alone: contents of a name do not change.
+  // By names alone: that the contents of a name have changed was objected to before.
   return same ? before : secret;
 }
 

@@ -20,7 +20,7 @@ import type { SecretSource } from './secret-world.ts';
 
 export interface SecretServiceDeps {
   /** Undefined where control is started without secrets. */
-  readonly secrets: { readonly source: SecretSource; readonly audit: SecretAudit } | undefined;
+  readonly secrets?: { readonly source: SecretSource; readonly audit: SecretAudit } | undefined;
   readonly isInTouch: () => boolean;
   readonly trustDomain: string;
   readonly log: Log;
