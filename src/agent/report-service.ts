@@ -34,7 +34,7 @@ export function addReportService(server: Server, deps: ReportServiceDeps & { ope
   server.addService(ReportServiceService, service);
 }
 
-/** What was delivered the agent knows itself, by the answers of its streams: of a sidecar it takes what only that can know. */
+/** What was delivered the agent sees itself, by the answers of its streams: a sidecar also tells of what its agent was not there to see. */
 function followReceipts(call: ReportStream<SecretReceipts>, { spiffeId, stillProven }: Reporter, book: ReceiptBook): () => void {
   const limit = requestLimit();
   let over = false;
@@ -48,7 +48,7 @@ function followReceipts(call: ReportStream<SecretReceipts>, { spiffeId, stillPro
     }
     for (const receipt of receipts) {
       const believed = believedReceipt(receipt, spiffeId);
-      if (believed !== undefined) book.used(believed, believed);
+      if (believed !== undefined) book.told(believed);
     }
   });
   call.on('end', () => call.end());

@@ -5,6 +5,7 @@ import { isPlausibleEntry, isPlausibleReport } from '../discovery/believed-ledge
 import { type DeltaStream, serveDeltaStream } from '../discovery/delta-server.ts';
 import type { ResourceCache } from '../discovery/resource-cache.ts';
 import type { Log } from '../observe/log.ts';
+import { mayReceive } from '../policy/secret-policy.ts';
 import { type SpiffeId, workloadOf } from '../spiffe/spiffe-id.ts';
 import { nodeOf } from '../spiffe/system-ids.ts';
 import type { VerifiedPeer } from '../spiffe/verify-peer.ts';
@@ -43,7 +44,12 @@ export interface ControlServiceDeps {
 
 export function addControlServices(server: Server, deps: ControlServiceDeps): { reports: NodeReports; receipts: NodeReceipts } {
   const reports = new NodeReports();
-  const receipts = new NodeReceipts({ audit: deps.secrets?.audit, now: deps.now });
+  const { secrets, now } = deps;
+  const receipts = new NodeReceipts({
+    audit: secrets?.audit,
+    isEntitled: ({ key, id }) => mayReceive(secrets?.source.world.current?.policiesOf.get(key) ?? [], { key, id }),
+    now,
+  });
   const workloads = new WorkloadReports();
   const mesh = new MeshForSidecars({ ...deps, confirmed: reports.sidecars });
   /** Whom it is served as, kept until its stream ends. */

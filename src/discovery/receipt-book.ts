@@ -41,12 +41,16 @@ export class ReceiptBook {
       if (receipt.left === 0) this.take({ ...receipt, left: at });
   }
 
-  /** What a sidecar says that its application has done. */
+  /** What an application has done with a version that it was given. */
   used(instance: Instance, of: Pick<SecretReceipt, 'secret' | 'version' | 'loaded' | 'confirmed'>): void {
-    const known = this.#instances.get(instanceKey(instance))?.get(entryKey(of))?.receipt;
-    const { secret, version, loaded, confirmed } = of;
     const { reporter, pod } = instance;
-    this.take({ ...nothing({ reporter, pod }), left: known?.left ?? 0, secret, version, loaded, confirmed });
+    const { secret, version, loaded, confirmed } = of;
+    this.told({ ...nothing({ reporter, pod }), secret, version, loaded, confirmed });
+  }
+
+  /** A sidecar's word, who knows nothing of whether it is heard. */
+  told(receipt: SecretReceipt): void {
+    this.take({ ...receipt, left: this.#instances.get(instanceKey(receipt))?.get(entryKey(receipt))?.receipt.left ?? 0 });
   }
 
   /** Merges it with what is known. Returns what was known before, and what is known now. */
@@ -65,6 +69,10 @@ export class ReceiptBook {
       this.#makeRoom(instance, entries);
     }
     return { before: known?.receipt, now };
+  }
+
+  has(receipt: SecretReceipt): boolean {
+    return this.#instances.get(instanceKey(receipt))?.has(entryKey(receipt)) === true;
   }
 
   get revision(): number {
@@ -110,7 +118,11 @@ export function believedReceipt(receipt: SecretReceipt, reporter: string): Secre
   const { pod, secret, version } = receipt;
   if (!isSecretKey(secret) || !isSecretVersion(version)) return undefined;
   if (TIMES.some((time) => !Number.isSafeInteger(receipt[time]) || receipt[time] < 0)) return undefined;
-  return { ...receipt, reporter, pod: believedPod(pod, reporter) };
+  try {
+    return { ...receipt, reporter, pod: believedPod(pod, reporter) };
+  } catch {
+    return undefined;
+  }
 }
 
 export function believedPod(pod: string, reporter: string): string {
@@ -121,14 +133,16 @@ export function believedPod(pod: string, reporter: string): string {
 /** The first time counts, until it was taken back and given again. */
 function merged(before: SecretReceipt, next: SecretReceipt): SecretReceipt {
   if (before.dropped > 0 && next.delivered > before.dropped) return next;
-  const first = (time: 'delivered' | 'loaded' | 'confirmed') =>
+  // Of the time before it was given again.
+  if (next.dropped > 0 && next.dropped < before.delivered) return before;
+  const first = (time: 'delivered' | 'loaded' | 'confirmed' | 'dropped') =>
     before[time] === 0 ? next[time] : next[time] === 0 ? before[time] : Math.min(before[time], next[time]);
   return {
     ...next,
     delivered: first('delivered'),
     loaded: first('loaded'),
     confirmed: first('confirmed'),
-    dropped: next.dropped > 0 ? next.dropped : before.dropped,
+    dropped: first('dropped'),
   };
 }
 

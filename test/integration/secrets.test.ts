@@ -81,7 +81,7 @@ describe('who is handed a secret', () => {
       seen('refused').map(({ secret, spiffeId, reason }) => [secret, spiffeId, reason]),
       [
         ['foo/db', 'spiffe://cluster.local/ns/foo/sa/b', 'no SecretPolicy entitles it'],
-        ['foo/nothing', 'spiffe://cluster.local/ns/foo/sa/b', 'there is no such secret'],
+        ['foo/nothing', 'spiffe://cluster.local/ns/foo/sa/b', 'no SecretPolicy entitles it'],
       ],
     );
   });

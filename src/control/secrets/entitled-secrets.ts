@@ -55,8 +55,8 @@ export class EntitledSecrets implements SecretFeed {
 
   #noteRefusal(key: string): void {
     if (this.answer(key) !== 'none') return;
-    const exists = this.#world.current?.secrets.has(key) === true;
-    const reason = exists ? 'no SecretPolicy entitles it' : 'there is no such secret';
+    const policies = this.#world.current?.policiesOf.get(key) ?? [];
+    const reason = mayReceive(policies, { key, id: this.#id }) ? 'there is no such secret' : 'no SecretPolicy entitles it';
     this.#audit.refused({ secret: key, spiffeId: this.#id.uri, from: this.#from, reason });
   }
 }

@@ -3,7 +3,7 @@
 import { status } from '@grpc/grpc-js';
 import { believedReceipt, ReceiptBook } from '../../discovery/receipt-book.ts';
 import { requestLimit } from '../../discovery/request-limit.ts';
-import { parseSpiffeId, workloadOf } from '../../spiffe/spiffe-id.ts';
+import { parseSpiffeId, type SpiffeId } from '../../spiffe/spiffe-id.ts';
 import type { SecretReceipt, SecretReceipts } from '../../wire/gen/handfast/report/v1/report.ts';
 import { statusError } from '../../wire/grpc.ts';
 import type { SecretAudit } from './secret-audit.ts';
@@ -13,21 +13,28 @@ export interface NodeReceipt extends SecretReceipt {
   readonly node: string;
 }
 
+/** None that we issue has more. */
+const MAX_ID_LENGTH = 640;
 /** Of one agent: 110 pods with some secrets each. */
 const MAX_OF_NODE = 20_000;
 /** Workloads without an agent are a node each. */
 const MAX_NODES = 10_000;
 const REPORTS = { burst: 100, perSecond: 20 };
 
+export interface NodeReceiptsOptions {
+  readonly audit: SecretAudit | undefined;
+  /** Whether somebody may have a secret now: others are not believed to have it, unless it was known before. */
+  readonly isEntitled: (of: { key: string; id: SpiffeId }) => boolean;
+  readonly now: () => number;
+}
+
 export class NodeReceipts {
-  readonly #audit: SecretAudit | undefined;
-  readonly #now: () => number;
+  readonly #options: NodeReceiptsOptions;
   /** By node, and how many streams each has open. */
   readonly #books = new Map<string, { readonly book: ReceiptBook; streams: number }>();
 
-  constructor({ audit, now }: { audit: SecretAudit | undefined; now: () => number }) {
-    this.#audit = audit;
-    this.#now = now;
+  constructor(options: NodeReceiptsOptions) {
+    this.#options = options;
   }
 
   /** One stream of a node's agent, or of a workload that has none: `reporter` is whom it has proven to be then. */
@@ -46,8 +53,10 @@ export class NodeReceipts {
         if (over) return;
         limit();
         for (const receipt of receipts) {
-          const believed = plausible(receipt, reporter);
-          if (believed !== undefined) this.#audit?.receipt(node, book.take(believed));
+          const { receipt: believed, id } = plausible(receipt, reporter) ?? {};
+          if (believed === undefined || id === undefined) continue;
+          if (book.has(believed) || this.#options.isEntitled({ key: believed.secret, id }))
+            this.#options.audit?.receipt(node, book.take(believed));
         }
       },
       // What its workloads do with what they have nobody tells us any more, until it comes back and says it all anew.
@@ -55,7 +64,7 @@ export class NodeReceipts {
         if (over) return;
         over = true;
         of.streams--;
-        if (of.streams === 0) for (const { reporter, pod } of book.all) book.leaves({ reporter, pod }, this.#now());
+        if (of.streams === 0) for (const { reporter, pod } of book.all) book.leaves({ reporter, pod }, this.#options.now());
       },
     };
   }
@@ -72,14 +81,10 @@ export class NodeReceipts {
   }
 }
 
-/** Throws the status for what no agent of ours says. */
-function plausible(receipt: SecretReceipt, reporter: string | undefined): SecretReceipt | undefined {
+/** Throws the status for what no agent of ours says. Undefined for what cannot be. */
+function plausible(receipt: SecretReceipt, reporter: string | undefined): { receipt: SecretReceipt; id: SpiffeId } | undefined {
   const said = reporter ?? receipt.reporter;
-  if (said.length > 640) throw statusError(status.INVALID_ARGUMENT, 'a receipt of nobody');
-  try {
-    if (workloadOf(parseSpiffeId(said)) === undefined) return undefined;
-  } catch {
-    return undefined;
-  }
-  return believedReceipt(receipt, said);
+  if (said.length > MAX_ID_LENGTH) throw statusError(status.INVALID_ARGUMENT, 'a receipt of nobody');
+  const believed = believedReceipt(receipt, said);
+  return believed === undefined ? undefined : { receipt: believed, id: parseSpiffeId(said) };
 }
