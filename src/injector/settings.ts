@@ -7,7 +7,7 @@ import { logLevels } from '../observe/log.ts';
 import { isAllowedImage } from './allowed-image.ts';
 import { type CaptureArguments, captureFlags } from './capture.ts';
 import { type InjectorConfig, identities, isImageReference, MAX_WORKERS, type Resources, type sidecarKinds } from './config.ts';
-import { IDENTITY } from './own-parts.ts';
+import { IDENTITY, SECRETS } from './own-parts.ts';
 import { annotationsOf, type Pod } from './pod.ts';
 import { parseQuantity } from './quantity.ts';
 import { unsupportedAnnotations } from './unsupported-annotations.ts';
@@ -19,6 +19,8 @@ export interface Settings {
   readonly identity: (typeof identities)[number];
   readonly logLevel: (typeof logLevels)[number];
   readonly workers: number;
+  /** `namespace/name` of those that the sidecar asks for before its application does. */
+  readonly secrets: readonly string[];
   readonly holdApplication: boolean;
   readonly rewriteProbes: boolean;
   readonly resources: Resources;
@@ -73,6 +75,7 @@ export function readSettings(of: { pod: Pod; config: InjectorConfig; captureArgu
       preset: config.identity,
     }),
     sidecar: truth('sidecar.istio.io/nativeSidecar', config.sidecar === 'native') ? ('native' as const) : ('classic' as const),
+    secrets: value(SECRETS, { accepted: `NAMESPACE/NAME, comma-separated, at most ${MAX_SECRETS}`, parse: parseSecrets, preset: [] }),
     workers: proxyConfig.concurrency ?? config.workers,
     holdApplication: proxyConfig.holdApplicationUntilProxyStarts ?? config.holdApplicationUntilProxyStarts,
     rewriteProbes: truth('sidecar.istio.io/rewriteAppHTTPProbers', config.rewriteAppHTTPProbers),
@@ -86,6 +89,15 @@ export function readSettings(of: { pod: Pod; config: InjectorConfig; captureArgu
   };
   if (problems.length > 0) throw new HandfastError('OBJECT_INVALID', problems.join('; '));
   return settings;
+}
+
+/** As `handfast proxy --secret` takes them. */
+const MAX_SECRETS = 32;
+const SECRET = /^[a-z0-9][-a-z0-9]{0,62}\/[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?$/;
+
+function parseSecrets(text: string): readonly string[] | undefined {
+  const secrets = text.split(',').map((each) => each.trim());
+  return secrets.length <= MAX_SECRETS && secrets.every((each) => SECRET.test(each)) ? [...new Set(secrets)] : undefined;
 }
 
 const MAX_COUNT = 86_400;

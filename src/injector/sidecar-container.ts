@@ -69,6 +69,7 @@ function argsOf(settings: Settings, { inPod }: InjectorConfig): string[] {
         ]
       : []),
     `--log-level=${settings.logLevel}`,
+    ...settings.secrets.map((key) => `--secret=${key}`),
     ...(settings.workers > 1 ? [`--workers=${settings.workers}`] : []),
   ];
 }

@@ -1,7 +1,9 @@
 // What secrets, their versions and their values may be called: names that stand in a URL, a log line and a resource name as they are.
 
 const KEY = /^[a-z0-9][-a-z0-9]{0,62}\/[a-z0-9](?:[-.a-z0-9]{0,251}[a-z0-9])?$/;
-const VERSION = /^[A-Za-z0-9](?:[-._A-Za-z0-9]{0,61}[A-Za-z0-9])?$/;
+/** Such that an API server understands it, too. */
+const VERSION = /^[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?$/;
+export const MAX_VERSION_LENGTH = 63;
 const MEMBER = /^[A-Za-z0-9][-._A-Za-z0-9]{0,252}$/;
 const PREFIX = 'secret:';
 

@@ -15,7 +15,7 @@ export interface WorkloadSecret {
 export const secretBounds = {
   versions: 16,
   /** Of one version. */
-  values: 64,
+  values: 32,
   valueBytes: 64 * 1024,
   /** All versions together. */
   secretBytes: 256 * 1024,

@@ -1,14 +1,17 @@
 // handfast.io WorkloadSecret: what a workload is handed in memory. Nothing that is wrong with one is ever said with its contents.
 
 import { z } from 'zod';
-import { secretMemberPattern, secretVersionPattern } from '../secret-name.ts';
+import { MAX_VERSION_LENGTH, secretMemberPattern, secretVersionPattern } from '../secret-name.ts';
 import { bytesOf, type SecretData, secretBounds, type WorkloadSecret } from '../workload-secret.ts';
 import { objectMeta } from './object-meta.ts';
 
 /** In characters: base64 makes four of three bytes. */
 const MAX_BASE64 = Math.ceil(secretBounds.valueBytes / 3) * 4;
 
-const version = z.string().regex(secretVersionPattern.regex, secretVersionPattern.said);
+const version = z
+  .string()
+  .max(MAX_VERSION_LENGTH, `more than ${MAX_VERSION_LENGTH} characters`)
+  .regex(secretVersionPattern.regex, secretVersionPattern.said);
 const member = z.string().regex(secretMemberPattern.regex, secretMemberPattern.said);
 
 const secretVersion = z
@@ -20,7 +23,10 @@ const secretVersion = z
     stringData: z
       .record(
         member,
-        z.string().refine((text) => Buffer.byteLength(text) <= secretBounds.valueBytes, `more than ${secretBounds.valueBytes} bytes`),
+        z
+          .string()
+          .max(secretBounds.valueBytes, `more than ${secretBounds.valueBytes} bytes`)
+          .refine((text) => Buffer.byteLength(text) <= secretBounds.valueBytes, `more than ${secretBounds.valueBytes} bytes`),
       )
       .default({}),
   })
