@@ -23,7 +23,7 @@ export class ReceiptBook {
   #size = 0;
   #revision = 0;
 
-  constructor(bounds: Partial<typeof BOUNDS> = {}) {
+  constructor(bounds: Partial<Record<keyof typeof BOUNDS, number>> = {}) {
     this.#bounds = { ...BOUNDS, ...bounds };
   }
 

@@ -14,7 +14,7 @@ export interface HeldSecretsOptions {
   /** Whether we are still whom these secrets are for: false once our own certificate has ended. */
   readonly isCurrent: () => boolean;
   readonly now: () => number;
-  readonly bounds?: Partial<typeof BOUNDS>;
+  readonly bounds?: Partial<Record<keyof typeof BOUNDS, number>>;
 }
 
 const BOUNDS = {

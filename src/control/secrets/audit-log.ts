@@ -3,13 +3,14 @@
 import { closeSync, constants, fdatasync, fstatSync, openSync, statSync, writeSync } from 'node:fs';
 import { HandfastError, messageOf } from '../../errors.ts';
 import type { Log } from '../../observe/log.ts';
-import { TokenBucket } from '../../rate-limit.ts';
+import { type MonotonicClock, TokenBucket } from '../../rate-limit.ts';
 
 const LOOK_EVERY_MS = 1_000;
 
 export class AuditLog {
   readonly #path: string;
   readonly #log: Log;
+  readonly #clock: MonotonicClock;
   readonly #complaints = new TokenBucket({ burst: 1, perSecond: 0.1 });
   #fd: number;
   #lost = 0;
@@ -17,9 +18,10 @@ export class AuditLog {
   #syncing: NodeJS.Timeout | undefined;
 
   /** Throws CONFIG_INVALID where the file cannot be had, or others may read it. */
-  constructor(path: string, log: Log) {
+  constructor(path: string, { log, clock = () => performance.now() }: { log: Log; clock?: MonotonicClock }) {
     this.#path = path;
     this.#log = log;
+    this.#clock = clock;
     this.#fd = openPrivate(path);
   }
 
@@ -51,7 +53,7 @@ export class AuditLog {
   }
 
   #reopenIfMoved(): void {
-    const now = performance.now();
+    const now = this.#clock();
     if (now - this.#lookedAt < LOOK_EVERY_MS) return;
     this.#lookedAt = now;
     const [open, there] = [fstatSync(this.#fd), statSync(this.#path, { throwIfNoEntry: false })];

@@ -30,7 +30,7 @@ export async function startSecrets(
   { trustDomain, log, now }: { trustDomain: string; log: Log; now: () => number },
   signal: AbortSignal,
 ): Promise<RunningSecrets> {
-  const file = auditLog === undefined ? undefined : new AuditLog(auditLog, log);
+  const file = auditLog === undefined ? undefined : new AuditLog(auditLog, { log });
   try {
     const audit = new SecretAudit({ log, file, now });
     const source =
