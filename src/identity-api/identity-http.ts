@@ -40,9 +40,10 @@ async function reply(request: IncomingMessage, response: ServerResponse, answer:
   if (response.destroyed) return;
   // The rest of a body that nobody reads is not waited for.
   const rest = request.complete ? {} : { connection: 'close' };
+  const bytes = body === undefined || Buffer.isBuffer(body) ? body : Buffer.from(`${JSON.stringify(body)}\n`);
   const type = body === undefined ? {} : { 'content-type': Buffer.isBuffer(body) ? 'application/octet-stream' : 'application/json' };
-  const common = { 'cache-control': 'no-store', 'x-content-type-options': 'nosniff' };
-  response.writeHead(status, { ...type, ...common, ...rest, ...headers });
-  if (body === undefined) response.end();
-  else response.end(Buffer.isBuffer(body) ? body : `${JSON.stringify(body)}\n`);
+  const length = bytes === undefined ? {} : { 'content-length': bytes.length };
+  const common = { ...type, ...length, 'cache-control': 'no-store', 'x-content-type-options': 'nosniff' };
+  response.writeHead(status, { ...common, ...rest, ...headers });
+  response.end(bytes);
 }
