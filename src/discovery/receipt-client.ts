@@ -27,7 +27,8 @@ export async function runReceiptClient({ target, token, receipts, log, signal }:
     tick = () => {
       if (receipts.revision > 0) resolve();
     };
-    signal.addEventListener('abort', () => resolve(), { once: true });
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
   });
   tick = () => undefined;
   await maintainStream<SecretReceipts, ReportSummary>({
