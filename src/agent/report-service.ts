@@ -34,10 +34,15 @@ export function addReportService(server: Server, deps: ReportServiceDeps & { ope
   server.addService(ReportServiceService, service);
 }
 
+/** A sidecar sends twice a second at most, and few of these. */
+const RECEIPTS = { burst: 20, perSecond: 4 };
+const MAX_RECEIPTS = 1_000;
+
 /** What was delivered the agent sees itself, by the answers of its streams: a sidecar also tells of what its agent was not there to see. */
 function followReceipts(call: ReportStream<SecretReceipts>, { spiffeId, stillProven }: Reporter, book: ReceiptBook): () => void {
-  const limit = requestLimit();
+  const limit = requestLimit(RECEIPTS);
   let over = false;
+  let pod: string | undefined;
   call.on('data', ({ receipts }) => {
     if (over || !stillProven()) return;
     try {
@@ -46,9 +51,12 @@ function followReceipts(call: ReportStream<SecretReceipts>, { spiffeId, stillPro
       call.emit('error', error);
       return;
     }
-    for (const receipt of receipts) {
+    for (const receipt of receipts.slice(0, MAX_RECEIPTS)) {
       const believed = believedReceipt(receipt, spiffeId);
-      if (believed !== undefined) book.told(believed);
+      if (believed === undefined) continue;
+      // One stream is one sidecar's.
+      pod ??= believed.pod;
+      if (believed.pod === pod) book.told(believed);
     }
   });
   call.on('end', () => call.end());

@@ -3,8 +3,10 @@
 import type { SecretAnswer, SecretFeed } from '../discovery/secret-feed.ts';
 import { WORKLOAD_METADATA } from '../discovery/secret-feed.ts';
 import { SecretSubscription } from '../discovery/secret-subscription.ts';
+import { HandfastError } from '../errors.ts';
 import type { NodeTrust } from '../node/node-trust.ts';
 import type { Log } from '../observe/log.ts';
+import { TokenBucket } from '../rate-limit.ts';
 import type { Snapshot } from '../snapshot.ts';
 import type { Identity } from '../spiffe/identity.ts';
 import { type GrpcTarget, isUnixAddress } from '../wire/grpc-target.ts';
@@ -19,12 +21,18 @@ export interface WorkloadSecretsDeps {
   readonly log: Log;
 }
 
+/** Of one workload instance, however many streams it has: more than any application needs, and fewer than control takes on one stream. */
+const MAX_NAMES = 256;
+/** Each new one is a question to control. */
+const NEW_NAMES = { burst: 512, perSecond: 10 };
+
 export class WorkloadSecrets implements SecretFeed {
   readonly #subscription: SecretSubscription;
   readonly #identity: Snapshot<Identity>;
   readonly #trust: Snapshot<NodeTrust>;
   readonly #keys = new Map<string, number>();
   readonly #stop = new AbortController();
+  readonly #newNames = new TokenBucket(NEW_NAMES);
 
   constructor({ from, identity, trust, log }: WorkloadSecretsDeps) {
     this.#identity = identity;
@@ -42,7 +50,12 @@ export class WorkloadSecrets implements SecretFeed {
     });
   }
 
+  /** Throws RATE_LIMITED for too many names, or too many new ones. */
   hold(key: string): () => void {
+    if (!this.#keys.has(key)) {
+      if (this.#keys.size >= MAX_NAMES) throw new HandfastError('RATE_LIMITED', `more than ${MAX_NAMES} secrets of one workload`);
+      if (this.#newNames.take() > 0) throw new HandfastError('RATE_LIMITED', `more than ${NEW_NAMES.perSecond} new secrets a second`);
+    }
     this.#keys.set(key, (this.#keys.get(key) ?? 0) + 1);
     const release = this.#subscription.hold(key);
     let released = false;

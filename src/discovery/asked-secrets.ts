@@ -1,6 +1,7 @@
 // The secrets of one serving stream: those that its client has asked for by name and may have. What it may not have is answered as what does not exist.
 
 import { status } from '@grpc/grpc-js';
+import { HandfastError } from '../errors.ts';
 import { parseSecretResourceName, type SecretResourceName } from '../policy/secret-name.ts';
 import { statusError } from '../wire/grpc.ts';
 import { shortened } from './answer.ts';
@@ -27,6 +28,8 @@ export interface AskedSecretsOptions {
   /** State of the world cannot take a resource back: an empty secret is sent in its place. */
   readonly saysGone: boolean;
   readonly maxNames?: number;
+  /** Told of the versions of a secret that are about to leave under a name, before they do, and of none where they are taken back. */
+  readonly onOffer?: (of: { readonly name: string; readonly key: string; readonly versions: readonly string[] }) => void;
 }
 
 export class AskedSecrets implements ResourceView {
@@ -98,7 +101,7 @@ export class AskedSecrets implements ResourceView {
       throw statusError(status.INVALID_ARGUMENT, `${JSON.stringify(shortened(name))} is no secret: secret:NAMESPACE/NAME[/VALUE]`);
     const { feed, maxNames = MAX_NAMES } = this.#options;
     if (this.#names.size >= maxNames) throw statusError(status.RESOURCE_EXHAUSTED, `more than ${maxNames} secrets on one stream`);
-    this.#names.set(name, { ...parsed, release: feed.hold(parsed.key), made: undefined, wasThere: holds });
+    this.#names.set(name, { ...parsed, release: holdOrEnd(feed, parsed.key), made: undefined, wasThere: holds });
   }
 
   #drop(name: string): void {
@@ -110,15 +113,21 @@ export class AskedSecrets implements ResourceView {
   #resourceOf(name: string): VersionedResource | undefined {
     const asked = this.#names.get(name);
     const answer = asked === undefined ? undefined : this.#options.feed.answer(asked.key);
-    if (asked === undefined || typeof answer !== 'object') return undefined;
-    if (asked.made?.of !== answer) {
-      const resource = asked.member === undefined ? answer.resource : encodeSecretMember(answer.secret, asked.member);
-      asked.made = { of: answer, resource };
-      asked.wasThere ||= resource !== undefined;
-      if (resource !== undefined)
-        this.#label(name, resource.version, asked.member === undefined ? [...answer.secret.versions.keys()] : [answer.secret.current]);
+    if (asked === undefined) return undefined;
+    if (typeof answer !== 'object') {
+      if (asked.made !== undefined) this.#options.onOffer?.({ name, key: asked.key, versions: [] });
+      asked.made = undefined;
+      return undefined;
     }
-    return asked.made.resource;
+    if (asked.made?.of === answer) return asked.made.resource;
+    const { secret } = answer;
+    const resource = asked.member === undefined ? answer.resource : encodeSecretMember(secret, asked.member);
+    const versions = resource === undefined ? [] : asked.member === undefined ? [...secret.versions.keys()] : [secret.current];
+    asked.made = { of: answer, resource };
+    asked.wasThere ||= resource !== undefined;
+    if (resource !== undefined) this.#label(name, resource.version, versions);
+    this.#options.onOffer?.({ name, key: asked.key, versions });
+    return resource;
   }
 
   #label(name: string, resourceVersion: string, versions: readonly string[]): void {
@@ -127,5 +136,14 @@ export class AskedSecrets implements ResourceView {
     this.#labels.set(name, labels.set(resourceVersion, versions));
     const [oldest] = labels.keys();
     if (labels.size > KEPT_LABELS && oldest !== undefined) labels.delete(oldest);
+  }
+}
+
+/** Throws the status to end the stream with. */
+function holdOrEnd(feed: SecretFeed, key: string): () => void {
+  try {
+    return feed.hold(key);
+  } catch (error) {
+    throw error instanceof HandfastError && error.code === 'RATE_LIMITED' ? statusError(status.RESOURCE_EXHAUSTED, error.message) : error;
   }
 }

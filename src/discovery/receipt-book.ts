@@ -12,7 +12,7 @@ interface Entry {
   revision: number;
 }
 
-const BOUNDS = { receipts: 20_000, ofInstance: 512 } as const;
+const BOUNDS = { receipts: 20_000, ofReporter: 4_096, ofInstance: 512 } as const;
 const POD = /^([a-z0-9-]{1,63})\/[a-z0-9.-]{1,253}$/;
 const TIMES = ['delivered', 'loaded', 'confirmed', 'dropped', 'left'] as const;
 
@@ -20,6 +20,8 @@ export class ReceiptBook {
   readonly #bounds: Readonly<Record<keyof typeof BOUNDS, number>>;
   /** By instance, then by secret and version: the longest unchanged first. */
   readonly #instances = new Map<string, Map<string, Entry>>();
+  /** How many receipts there are of each ID, and of which instances. */
+  readonly #reporters = new Map<string, { size: number; readonly instances: Set<string> }>();
   #size = 0;
   #revision = 0;
 
@@ -64,10 +66,7 @@ export class ReceiptBook {
     if (known !== undefined && TIMES.every((time) => known.receipt[time] === now[time])) return { before: known.receipt, now };
     entries.delete(key);
     entries.set(key, { receipt: now, revision: ++this.#revision });
-    if (known === undefined) {
-      this.#size++;
-      this.#makeRoom(instance, entries);
-    }
+    if (known === undefined) this.#count(receipt.reporter, instance);
     return { before: known?.receipt, now };
   }
 
@@ -92,19 +91,36 @@ export class ReceiptBook {
     return this.changedAfter(-1);
   }
 
-  #makeRoom(instance: string, entries: Map<string, Entry>): void {
-    if (entries.size > this.#bounds.ofInstance) this.#drop(instance, entries);
-    while (this.#size > this.#bounds.receipts) {
-      const [fullest] = [...this.#instances].reduce((a, b) => (b[1].size > a[1].size ? b : a));
-      this.#drop(fullest, this.#instances.get(fullest) ?? entries);
-    }
+  /** Whoever has too many makes room himself: his receipts crowd out nobody else's. */
+  #count(reporter: string, instance: string): void {
+    const of = this.#reporters.get(reporter) ?? { size: 0, instances: new Set() };
+    this.#reporters.set(reporter, of);
+    of.instances.add(instance);
+    of.size++;
+    this.#size++;
+    if ((this.#instances.get(instance)?.size ?? 0) > this.#bounds.ofInstance) this.#drop(reporter, instance);
+    if (of.size > this.#bounds.ofReporter) this.#dropOneOf(reporter);
+    if (this.#size > this.#bounds.receipts) this.#dropOneOf([...this.#reporters].reduce((a, b) => (b[1].size > a[1].size ? b : a))[0]);
+  }
+
+  #dropOneOf(reporter: string): void {
+    const [instance] = this.#reporters.get(reporter)?.instances ?? [];
+    if (instance !== undefined) this.#drop(reporter, instance);
   }
 
   /** The longest unchanged of what it does not hold any more, and otherwise the longest unchanged. */
-  #drop(instance: string, entries: Map<string, Entry>): void {
+  #drop(reporter: string, instance: string): void {
+    const entries = this.#instances.get(instance);
+    const of = this.#reporters.get(reporter);
+    if (entries === undefined || of === undefined) return;
     const over = [...entries].find(([, { receipt }]) => receipt.dropped > 0 || receipt.left > 0) ?? [...entries][0];
-    if (over !== undefined && entries.delete(over[0])) this.#size--;
-    if (entries.size === 0) this.#instances.delete(instance);
+    if (over === undefined || !entries.delete(over[0])) return;
+    this.#size--;
+    of.size--;
+    if (entries.size > 0) return;
+    this.#instances.delete(instance);
+    of.instances.delete(instance);
+    if (of.size === 0) this.#reporters.delete(reporter);
   }
 }
 

@@ -22,7 +22,7 @@ export interface SecretSubscriptionOptions {
   readonly token: Snapshot<string> | undefined;
   /** Added to each stream's metadata. */
   readonly describe?: (metadata: Metadata, target: GrpcTarget) => void;
-  /** How long a name is asked for after nobody holds it any more: whoever held it may come back at once. */
+  /** How long a secret is kept after nobody holds it any more: whoever held it may come back at once. */
   readonly lingerMs?: number;
   readonly log: DiscoveryLog;
   readonly signal: AbortSignal;
@@ -94,7 +94,7 @@ export class SecretSubscription implements SecretFeed {
       this.#send({ added: [], dropped: [secretResourceName(key)] });
     };
     const { lingerMs = LINGER_MS } = this.#options;
-    if (lingerMs === 0) forget();
+    if (lingerMs === 0 || typeof held.answer !== 'object') forget();
     else held.lingering = setTimeout(forget, lingerMs).unref();
   }
 

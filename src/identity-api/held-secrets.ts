@@ -3,6 +3,7 @@
 import type { Instance, ReceiptBook } from '../discovery/receipt-book.ts';
 import type { SecretAnswer, SecretFeed } from '../discovery/secret-feed.ts';
 import { HandfastError } from '../errors.ts';
+import { TokenBucket } from '../rate-limit.ts';
 
 export interface HeldSecretsOptions {
   readonly feed: SecretFeed;
@@ -23,6 +24,9 @@ const BOUNDS = {
   waiting: 128,
 } as const;
 
+/** Each is a question to the agent, whether there is such a secret or not. */
+const NEW_NAMES = { burst: 100, perSecond: 2 };
+
 export class HeldSecrets {
   readonly #options: HeldSecretsOptions;
   readonly #bounds: Readonly<Record<keyof typeof BOUNDS, number>>;
@@ -30,6 +34,7 @@ export class HeldSecrets {
   readonly #names = new Map<string, () => void>();
   readonly #waiting = new Set<(keys: readonly string[]) => void>();
   readonly #unsubscribe: () => void;
+  readonly #newNames = new TokenBucket(NEW_NAMES);
 
   constructor(options: HeldSecretsOptions) {
     this.#options = options;
@@ -96,7 +101,10 @@ export class HeldSecrets {
 
   #hold(key: string): void {
     const release = this.#names.get(key);
-    if (release === undefined && this.#names.size >= this.#bounds.names) this.#makeRoom();
+    if (release === undefined) {
+      if (this.#newNames.take() > 0) throw new HandfastError('RATE_LIMITED', 'too many secrets that were not asked for before');
+      if (this.#names.size >= this.#bounds.names) this.#makeRoom();
+    }
     this.#names.delete(key);
     this.#names.set(key, release ?? this.#options.feed.hold(key));
     if (release === undefined) this.#note(key);

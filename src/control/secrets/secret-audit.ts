@@ -30,17 +30,20 @@ export interface AuditFields {
   /** Where the stream came from. */
   readonly from?: string;
   readonly reason?: string;
+  /** Refusals, of whomever, that were not recorded since the last one that was. */
+  readonly suppressed?: number;
   readonly recipients?: readonly string[];
 }
 
-/** Somebody who asks again and again for what he may not have is one record a minute. */
-const REFUSALS = { burst: 1, perSecond: 1 / 60 };
+/** Of one workload: whoever asks on and on for what he may not have fills no disk, but is seen to do so. */
+const REFUSALS = { burst: 100, perSecond: 1 };
 
 export class SecretAudit {
   readonly #log: Log;
   readonly #file: AuditLog | undefined;
   readonly #now: () => number;
   readonly #refusals = new KeyedLimits(REFUSALS);
+  #suppressed = 0;
 
   constructor({ log, file, now }: { log: Log; file: AuditLog | undefined; now: () => number }) {
     this.#log = log;
@@ -54,7 +57,12 @@ export class SecretAudit {
   }
 
   refused(fields: AuditFields & { readonly spiffeId: string }): void {
-    if (this.#refusals.take(`${fields.spiffeId} ${fields.secret}`) === 0) this.record('refused', fields);
+    if (this.#refusals.take(fields.spiffeId) > 0) {
+      this.#suppressed++;
+      return;
+    }
+    this.record('refused', this.#suppressed === 0 ? fields : { ...fields, suppressed: this.#suppressed });
+    this.#suppressed = 0;
   }
 
   /** What has become of secrets and of who may have them. */

@@ -1,10 +1,9 @@
 // SDS on control, for secrets alone: each stream is one workload's, which it proves by its own certificate. An agent has no word here but on the socket that only root may open.
 
 import { type Server, type ServerDuplexStream, status } from '@grpc/grpc-js';
-import { AskedSecrets } from '../../discovery/asked-secrets.ts';
+import { AskedSecrets, type AskedSecretsOptions } from '../../discovery/asked-secrets.ts';
 import { type DeltaStream, serveDeltaStream } from '../../discovery/delta-server.ts';
 import { requestLimit } from '../../discovery/request-limit.ts';
-import type { StreamAnswers } from '../../discovery/resource-view.ts';
 import { WORKLOAD_METADATA } from '../../discovery/secret-feed.ts';
 import { typeUrls } from '../../discovery/type-urls.ts';
 import type { Log } from '../../observe/log.ts';
@@ -29,17 +28,19 @@ export interface SecretServiceDeps {
 
 /** Of one workload instance: its agent asks for all that its streams ask for. */
 const MAX_NAMES = 512;
+const MAX_OF_WORKLOAD = 4_096;
 const REQUESTS = { burst: 1_000, perSecond: 200 };
 /** An agent answers at once. */
 const ANSWER_TIMEOUT_MS = 60_000;
 
 export function addSecretService(server: Server, deps: SecretServiceDeps): void {
+  const streams = new OpenStreams();
   const service: SecretDiscoveryServiceServer = {
     // Our agents speak delta, and whoever has no agent is served by its own.
     streamSecrets: (call) => void call.emit('error', statusError(status.UNIMPLEMENTED, 'DeltaSecrets alone is served here')),
     deltaSecrets: (call: DeltaStream) => {
       try {
-        serve(call, deps);
+        serve(call, deps, streams);
       } catch (error) {
         call.emit('error', error);
       }
@@ -48,17 +49,19 @@ export function addSecretService(server: Server, deps: SecretServiceDeps): void 
   server.addService(SecretDiscoveryServiceService, service);
 }
 
-function serve(call: DeltaStream, deps: SecretServiceDeps): void {
+function serve(call: DeltaStream, deps: SecretServiceDeps, streams: OpenStreams): void {
   const { secrets, log } = deps;
   const { id, from } = workloadOfCall(call, deps);
   if (secrets === undefined)
     throw statusError(status.FAILED_PRECONDITION, 'control is started without secrets (--secrets-dir or --secrets)');
   const { source, audit } = secrets;
+  const end = streams.open(id.uri);
   leaveWhenOutOfTouch(call, deps.isInTouch);
   const view = new AskedSecrets({
     feed: new EntitledSecrets({ world: source.world, id, audit, from }),
     saysGone: false,
     maxNames: MAX_NAMES,
+    onOffer: handedTo({ id, from, audit }),
   });
   const limit = requestLimit(REQUESTS);
   let isFirst = true;
@@ -66,7 +69,6 @@ function serve(call: DeltaStream, deps: SecretServiceDeps): void {
     view,
     peer: id.uri,
     log,
-    answers: handedTo(view, { id, from, audit }),
     typeUrl: typeUrls.secret,
     answerTimeoutMs: ANSWER_TIMEOUT_MS,
     admit: ({ resourceNamesSubscribe: names }) => {
@@ -76,7 +78,10 @@ function serve(call: DeltaStream, deps: SecretServiceDeps): void {
       isFirst = false;
     },
   });
-  whenOver(call, () => view.end());
+  whenOver(call, () => {
+    view.end();
+    end();
+  });
 }
 
 /** Whoever asks. Throws the status for anybody who is no workload of ours. */
@@ -107,20 +112,35 @@ function isOurs(id: SpiffeId, trustDomain: string): boolean {
   return id.trustDomain === trustDomain && workloadOf(id) !== undefined;
 }
 
-/** What has left for the workload, by its agent's ACK: whatever that agent reports later. */
-function handedTo(view: AskedSecrets, { id, from, audit }: { id: SpiffeId; from: string; audit: SecretAudit }): StreamAnswers {
-  const handed = new Map<string, ReadonlySet<string>>();
-  return {
-    settled: ({ held }) => {
-      for (const [name, { key }] of view.names) {
-        const now = new Set(view.versionsIn(name, held.get(name)));
-        const before = handed.get(name);
-        handed.set(name, now);
-        for (const version of now)
-          if (before?.has(version) !== true) audit.record('handed', { secret: key, version, spiffeId: id.uri, from });
-        for (const version of before ?? [])
-          if (!now.has(version)) audit.record('withdrawn', { secret: key, version, spiffeId: id.uri, from });
-      }
-    },
+/** What leaves for the workload is recorded before it does: whether its agent ever confirms it or not. */
+function handedTo({ id, from, audit }: { id: SpiffeId; from: string; audit: SecretAudit }): NonNullable<AskedSecretsOptions['onOffer']> {
+  const handed = new Map<string, readonly string[]>();
+  return ({ name, key, versions }) => {
+    const before = handed.get(name) ?? [];
+    handed.set(name, versions);
+    const record = (event: 'handed' | 'withdrawn', version: string) =>
+      audit.record(event, { secret: key, version, spiffeId: id.uri, from });
+    for (const version of versions) if (!before.includes(version)) record('handed', version);
+    for (const version of before) if (!versions.includes(version)) record('withdrawn', version);
   };
+}
+
+/** How many streams each workload has: all its pods together. */
+class OpenStreams {
+  readonly #counts = new Map<string, number>();
+
+  /** Counts one; call the answer when it has ended. Throws the status to end it with. */
+  open(workload: string): () => void {
+    const open = this.#counts.get(workload) ?? 0;
+    if (open >= MAX_OF_WORKLOAD) throw statusError(status.RESOURCE_EXHAUSTED, `${open} streams of ${workload} are open`);
+    this.#counts.set(workload, open + 1);
+    let over = false;
+    return () => {
+      if (over) return;
+      over = true;
+      const left = (this.#counts.get(workload) ?? 1) - 1;
+      if (left === 0) this.#counts.delete(workload);
+      else this.#counts.set(workload, left);
+    };
+  }
 }
