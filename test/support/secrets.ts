@@ -78,14 +78,19 @@ export class SecretSidecar implements AsyncDisposable {
   static async open(
     plane: ControlPlane,
     name: string,
-    { preload = [], now = Date.now, pod = `foo/${name}` }: { preload?: readonly string[]; now?: () => number; pod?: string } = {},
+    {
+      preload = [],
+      now = Date.now,
+      namespace = 'foo',
+      pod = `${namespace}/${name}`,
+    }: { preload?: readonly string[]; now?: () => number; namespace?: string; pod?: string } = {},
   ): Promise<SecretSidecar> {
     const identity = new Snapshot<Identity>();
     const stopping = new AbortController();
     const common = {
       target: unixTarget(plane.address('agent')),
       nodeId: `sidecar~${pod.replace('/', '~')}`,
-      token: new Snapshot(await plane.token(name)),
+      token: new Snapshot(await plane.token(name, { namespace })),
       log: plane.log,
     };
     const streams = runIdentityStreams({
