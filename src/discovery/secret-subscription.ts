@@ -6,7 +6,7 @@ import { wipe } from '../policy/workload-secret.ts';
 import type { Snapshot } from '../snapshot.ts';
 import type { DeltaDiscoveryResponse } from '../wire/gen/envoy/service/discovery/v3/discovery.ts';
 import { SecretDiscoveryServiceClient } from '../wire/gen/envoy/service/secret/v3/sds.ts';
-import { channelOptions } from '../wire/grpc.ts';
+import { registryChannelOptions } from '../wire/grpc.ts';
 import { type GrpcTarget, openStream } from '../wire/grpc-target.ts';
 import { type ChangingNames, runDeltaClient } from './delta-client.ts';
 import type { ResourceChange } from './resource-cache.ts';
@@ -126,7 +126,9 @@ export class SecretSubscription implements SecretFeed {
       open: (metadata) => {
         const target = this.#options.target();
         describe?.(metadata, target);
-        return openStream(SecretDiscoveryServiceClient, { target, options: channelOptions }, (client) => client.deltaSecrets(metadata));
+        return openStream(SecretDiscoveryServiceClient, { target, options: registryChannelOptions }, (client) =>
+          client.deltaSecrets(metadata),
+        );
       },
       nodeId,
       token,

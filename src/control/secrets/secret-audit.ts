@@ -29,6 +29,8 @@ export interface AuditFields {
   readonly node?: string;
   /** Where the stream came from. */
   readonly from?: string;
+  /** When it happened there, where that is not now: a receipt may be told again. */
+  readonly happened?: string;
   readonly reason?: string;
   /** Refusals, of whomever, that were not recorded since the last one that was. */
   readonly suppressed?: number;
@@ -37,6 +39,8 @@ export interface AuditFields {
 
 /** Of one workload: whoever asks on and on for what he may not have fills no disk, but is seen to do so. */
 const REFUSALS = { burst: 100, perSecond: 1 };
+
+const MAX_DATE_MS = 8.64e15;
 
 export class SecretAudit {
   readonly #log: Log;
@@ -100,6 +104,11 @@ export class SecretAudit {
         now[event] > 0 &&
         (before === undefined || before[event] === 0 || (event === 'delivered' && before.dropped > 0 && now.dropped === 0))
       )
-        this.record(event, { secret, version, spiffeId, ...(pod === '' ? {} : { pod }), node });
+        this.record(event, { secret, version, spiffeId, ...(pod === '' ? {} : { pod }), node, happened: isoOf(now[event]) });
   }
+}
+
+/** Of what a node said: its number may be beyond all dates. */
+function isoOf(ms: number): string {
+  return new Date(Math.min(ms, MAX_DATE_MS)).toISOString();
 }
