@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { type ServiceError, status } from '@grpc/grpc-js';
 import { CaClient } from '../../src/ca/client.ts';
+import { startControl } from '../../src/control/control.ts';
 import { WORKLOAD_METADATA } from '../../src/discovery/secret-feed.ts';
 import { noRevocations } from '../../src/spiffe/crl.ts';
 import { createCsr } from '../../src/spiffe/csr.ts';
@@ -17,6 +18,7 @@ import type { DeltaDiscoveryResponse } from '../../src/wire/gen/envoy/service/di
 import { SecretDiscoveryServiceClient } from '../../src/wire/gen/envoy/service/secret/v3/sds.ts';
 import { bearerMetadata, channelOptions } from '../../src/wire/grpc.ts';
 import { openStream, tlsTarget, unixTarget } from '../../src/wire/grpc-target.ts';
+import { askOperator } from '../../src/wire/operator-client.ts';
 import { ControlPlane, TRUST_DOMAIN } from '../support/control-plane.ts';
 import { freePort } from '../support/free-port.ts';
 import { Role } from '../support/handfast.ts';
@@ -29,16 +31,17 @@ import { eventually } from '../support/workers-pair.ts';
 
 let records: RecordingLog;
 let plane: ControlPlane;
+let secrets: SecretsDir;
 let addresses: { ca: string; control: string };
 const at = (name: string) => join(plane.dir, name);
 
 beforeEach(async () => {
   records = new RecordingLog();
   plane = await ControlPlane.create(records.log);
-  const secrets = await SecretsDir.create(at('secrets'));
+  secrets = await SecretsDir.create(at('secrets'));
   await secrets.secret('db', { versions: { 7: { key: 'sesame' } }, current: '7' });
   await secrets.policy('a', { secrets: ['db'], recipients: { serviceAccounts: ['foo/a'] } });
-  const ca = await plane.startCa({ listen: { host: '127.0.0.1', port: 0 }, tokensAlone: true });
+  const ca = await plane.startCa({ listen: { host: '127.0.0.1', port: 0 }, tokensAlone: true, svidTtlMs: 10_000 });
   const root = await readFile(at('ca/root.pem'), 'utf8');
   await writeFile(at('bundle.pem'), root.slice(root.indexOf('-----BEGIN CERTIFICATE')));
   await writeFile(at('control-join'), await joinToken({ role: 'control' }));
@@ -136,6 +139,19 @@ describe('over a node', () => {
     assert.deepEqual([handed?.spiffeId, handed?.from], ['spiffe://cluster.local/ns/foo/sa/a', '127.0.0.1']);
   });
 
+  it('the-stream-of-a-workload-ends-with-its-certificate-and-the-next-one-goes-on', async () => {
+    await startNode();
+    await using a = await SecretSidecar.open(plane, 'a');
+    assert.equal(await a.text('foo/db', 'key'), 'sesame');
+    const first = a.identity.current?.svid.serial;
+    // A certificate lives for 10 s here, which is as long as one look waits.
+    const ended = () => records.find(({ msg, stream }) => String(msg).startsWith('discovery stream ended') && stream === 'secrets');
+    await ended().catch(ended);
+    assert.notEqual(a.identity.current?.svid.serial, first);
+    await secrets.secret('db', { versions: { 8: { key: 'next' } }, current: '8' });
+    await eventually(async () => (await a.text('foo/db', 'key')) === 'next');
+  });
+
   it('a-stolen-agent-is-handed-nothing-in-its-own-name-nor-in-that-of-a-workload-that-it-does-not-hold', async () => {
     await startNode();
     const pem = await readFile(at('agent/node.pem'), 'utf8');
@@ -151,6 +167,33 @@ describe('over a node', () => {
     const own = await askControl(await svidOf('a'));
     assert.ok('resources' in own && own.resources.length === 1);
   });
+});
+
+it('of-several-controls-another-one-takes-the-place-of-one-that-ends', async () => {
+  const second = await startControl({
+    objects: { directory: plane.configDir },
+    socket: plane.socket('control-2'),
+    operatorSocket: plane.socket('control-2-operator'),
+    trustDomain: TRUST_DOMAIN,
+    stateDir: undefined,
+    secrets: { from: { folder: secrets.path } },
+    log: plane.log,
+    now: Date.now,
+  });
+  try {
+    await plane.startAgent({ controls: [plane.address('control'), plane.address('control-2')] });
+    await using a = await SecretSidecar.open(plane, 'a');
+    assert.equal(await a.text('foo/db', 'key'), 'sesame');
+    const of = async (name: string) =>
+      Object(await askOperator(plane.socket(`${name}-operator`), { method: 'POST', path: '/secrets', body: {} })).secrets[0].holders.length;
+    await eventually(async () => (await of('control')) === 1 && (await of('control-2')) === 1);
+    await plane.control?.stop();
+    plane.control = undefined;
+    await secrets.secret('db', { versions: { 8: { key: 'next' } }, current: '8' });
+    await eventually(async () => (await a.text('foo/db', 'key')) === 'next');
+  } finally {
+    await second.stop();
+  }
 });
 
 it('without-an-agent-a-sidecar-asks-control-itself', async () => {
