@@ -29,6 +29,8 @@ export class SecretStream implements ResourceView {
   #secrets: AskedSecrets | undefined;
   readonly #subscribers = new Set<(typeUrl: string, names?: readonly string[]) => void>();
   #stopListening: () => void = () => undefined;
+  /** The versions that the client has by its answers, by the name that they came under. */
+  readonly #held = new Map<string, readonly string[]>();
   #isFirst = true;
   #pod = '';
 
@@ -114,9 +116,12 @@ export class SecretStream implements ResourceView {
   }
 
   #holds(name: string, resourceVersion: string | undefined): void {
-    const key = this.#secrets?.names.get(name)?.key;
-    if (key === undefined) return;
-    const versions = this.#secrets?.versionsIn(name, resourceVersion) ?? [];
+    const names = this.#secrets?.names;
+    const key = names?.get(name)?.key;
+    if (names === undefined || key === undefined) return;
+    this.#held.set(name, this.#secrets?.versionsIn(name, resourceVersion) ?? []);
+    // A secret and single values of it are names of one secret.
+    const versions = [...names].flatMap(([other, of]) => (of.key === key ? (this.#held.get(other) ?? []) : []));
     this.#deps.receipts.holds(this.#instance, { secret: key, versions, at: this.#deps.now() });
   }
 }

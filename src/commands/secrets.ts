@@ -1,6 +1,7 @@
 // handfast secrets: which secrets there are, who may receive them, and who has which version.
 
 import { z } from 'zod';
+import { HandfastError } from '../errors.ts';
 import { parseFlags } from '../flags.ts';
 import { ask, print, table } from './operator-flags.ts';
 import { questionFlags, time } from './question-flags.ts';
@@ -42,14 +43,17 @@ export async function run(argv: readonly string[]): Promise<number> {
     command: 'handfast secrets',
     summary: [
       'Which secrets there are, who may receive them, and which version each workload has: delivered, loaded by its application, confirmed by it.',
+      'NAME is NAME or NAMESPACE/NAME, and all of them without it.',
       'Contents are shown nowhere. Run beside control, as root.',
     ].join('\n'),
     positionals: [{ name: 'name', optional: true }],
   });
-  const body = {
-    ...(config.namespace === undefined ? {} : { namespace: config.namespace }),
-    ...(config.name === undefined ? {} : { name: config.name }),
-  };
+  const [first = '', second, ...more] = (config.name ?? '').split('/');
+  if (more.length > 0 || (second !== undefined && config.namespace !== undefined && config.namespace !== first))
+    throw new HandfastError('CONFIG_INVALID', `${config.name}: accepted are NAME and NAMESPACE/NAME, and -n must agree`);
+  const namespace = second === undefined ? config.namespace : first;
+  const name = second ?? config.name;
+  const body = { ...(namespace === undefined ? {} : { namespace }), ...(name === undefined ? {} : { name }) };
   const answer = await ask({ runDir: config['run-dir'], role: 'control' }, { method: 'POST', path: '/secrets', body }, schema);
   print(config.output, answer, () => (answer.secrets.length === 0 ? 'there are none\n' : answer.secrets.map(describe).join('\n')));
   return 0;

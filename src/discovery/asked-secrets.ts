@@ -105,7 +105,9 @@ export class AskedSecrets implements ResourceView {
   }
 
   #drop(name: string): void {
-    this.#names.get(name)?.release();
+    const asked = this.#names.get(name);
+    asked?.release();
+    if (asked !== undefined) wipeMade(asked);
     this.#names.delete(name);
     this.#labels.delete(name);
   }
@@ -116,6 +118,7 @@ export class AskedSecrets implements ResourceView {
     if (asked === undefined) return undefined;
     if (typeof answer !== 'object') {
       if (asked.made !== undefined) this.#options.onOffer?.({ name, key: asked.key, versions: [] });
+      wipeMade(asked);
       asked.made = undefined;
       return undefined;
     }
@@ -123,6 +126,7 @@ export class AskedSecrets implements ResourceView {
     const { secret } = answer;
     const resource = asked.member === undefined ? answer.resource : encodeSecretMember(secret, asked.member);
     const versions = resource === undefined ? [] : asked.member === undefined ? [...secret.versions.keys()] : [secret.current];
+    wipeMade(asked);
     asked.made = { of: answer, resource };
     asked.wasThere ||= resource !== undefined;
     if (resource !== undefined) this.#label(name, resource.version, versions);
@@ -137,6 +141,11 @@ export class AskedSecrets implements ResourceView {
     const [oldest] = labels.keys();
     if (labels.size > KEPT_LABELS && oldest !== undefined) labels.delete(oldest);
   }
+}
+
+/** What was made of one value is ours; a whole secret is whose it came from. */
+function wipeMade({ member, made }: Asked): void {
+  if (member !== undefined) made?.resource?.value.fill(0);
 }
 
 /** Throws the status to end the stream with. */

@@ -55,6 +55,9 @@ describe('handfast up', () => {
     assert.match(shown, /^spiffe:\/\/cluster\.local\/ns\/foo\/sa\/a +foo\/a +local +7 +confirmed +20\d\d-/m);
     assert.ok(!shown.includes('sesame'));
     assert.equal((await handfast('secrets', `--run-dir=${dir}`, '-n', 'bar')).stdout, 'there are none\n');
+    assert.equal((await handfast('secrets', `--run-dir=${dir}`, 'foo/db')).stdout, shown);
+    assert.equal((await handfast('secrets', `--run-dir=${dir}`, 'foo/other')).stdout, 'there are none\n');
+    assert.equal((await handfast('secrets', `--run-dir=${dir}`, '-n', 'bar', 'foo/db')).code, 2);
     assert.equal(await sidecar.stop(), 0);
     assert.equal(await plane.stop(), 0);
     assert.ok(!plane.output.includes('sesame') && !sidecar.output.includes('sesame'));

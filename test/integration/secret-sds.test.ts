@@ -32,6 +32,7 @@ beforeEach(async () => {
   await secrets.policy('a', { secrets: ['db', 'late'], recipients: { serviceAccounts: ['foo/a'] } });
   await plane.start({ control: { secrets: { from: { folder: secrets.path } } } });
   cleanups = [];
+  tokens.clear();
 });
 afterEach(async () => {
   for (const clean of cleanups.reverse()) await clean();
@@ -62,6 +63,14 @@ class Said<Request, Response> {
   }
 }
 
+/** The same for all streams of a test, as for those of one pod. */
+const tokens = new Map<string, string>();
+const tokenOf = async (name: string) => {
+  const token = tokens.get(name) ?? (await plane.token(name));
+  tokens.set(name, token);
+  return token;
+};
+
 const sds = () => {
   const client = new SecretDiscoveryServiceClient(plane.address('agent'), credentials.createInsecure(), {
     'grpc.use_local_subchannel_pool': 1,
@@ -83,7 +92,7 @@ async function stateOfTheWorld(name: string) {
   return { said, send };
 }
 async function delta(name: string) {
-  const said = new Said<DeltaDiscoveryRequest, DeltaDiscoveryResponse>(sds().deltaSecrets(bearerMetadata(await plane.token(name))));
+  const said = new Said<DeltaDiscoveryRequest, DeltaDiscoveryResponse>(sds().deltaSecrets(bearerMetadata(await tokenOf(name))));
   const send = (fields: Partial<DeltaDiscoveryRequest>) =>
     said.call.write({
       node: undefined,
@@ -251,12 +260,46 @@ describe('what is refused', () => {
     assert.equal((await said.next()).removedResources.length, 256);
   });
 
+  it('more-names-on-several-streams-than-one-workload-may-have', async () => {
+    const names = (from: number, count: number) => Array.from({ length: count }, (_, index) => `secret:foo/s${from + index}`);
+    const [first, second] = [await delta('a'), await delta('a')];
+    first.ask(...names(0, 200));
+    await first.said.next();
+    second.ask(...names(150, 100));
+    assert.equal((await second.said.next()).removedResources.length, 100);
+    const third = await delta('a');
+    third.ask(...names(250, 10));
+    assert.equal((await third.said.refused).code, status.RESOURCE_EXHAUSTED);
+    // It is its own room: another has all of it.
+    const other = await delta('b');
+    other.ask(...names(0, 200));
+    assert.equal((await other.said.next()).removedResources.length, 200);
+  });
+
   it('everything-has-no-secrets-in-it', async () => {
     const { said, send } = await delta('a');
     send({});
     const { resources } = await said.next();
     assert.ok(resources.length > 0 && resources.every(({ name }) => !name.startsWith('secret:')));
   });
+});
+
+it('receipts-of-a-secret-and-of-its-values-are-of-one-secret', async () => {
+  await db({ 7: { key: 'sesame', 'other.pem': 'more' }, 8: { key: 'next' } }, '8');
+  await eventually(() => records.records.some(({ event, version }) => event === 'changed' && version === '8'));
+  const { said, ask, ack } = await delta('a');
+  ask('secret:foo/db', 'secret:foo/db/key');
+  ack(await said.next());
+  const holders = async () => Object(await plane.ask('control', 'POST', '/secrets', { name: 'db' })).secrets[0].holders;
+  await eventually(async () => (await holders()).length === 2);
+  const held = async () => (await holders()).map(({ version, dropped }: { version: string; dropped: number }) => [version, dropped]).sort();
+  assert.deepEqual(await held(), [
+    ['7', 0],
+    ['8', 0],
+  ]);
+  await db({ 8: { key: 'next' } }, '8');
+  ack(await said.next());
+  await eventually(async () => (await held())[0][1] > 0 && (await held())[1][1] === 0);
 });
 
 it('receipts-are-the-answers-of-whatever-client', async () => {

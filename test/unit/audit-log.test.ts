@@ -1,6 +1,7 @@
 // The file of audit records: appended, its owner's alone, and found again by whoever rotates it.
 
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { chmod, mkdtemp, readFile, rename, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -40,6 +41,10 @@ it('is-refused-where-others-may-open-it-or-it-is-a-link', async () => {
   await chmod(path, 0o600);
   await symlink(path, join(dir, 'link'));
   assert.throws(() => new AuditLog(join(dir, 'link'), { log: records.log }), { code: 'CONFIG_INVALID' });
+  assert.throws(() => new AuditLog(dir, { log: records.log }), { code: 'CONFIG_INVALID' });
+  // A pipe without a reader must not keep us waiting.
+  execFileSync('mkfifo', ['-m', '600', join(dir, 'pipe')]);
+  assert.throws(() => new AuditLog(join(dir, 'pipe'), { log: records.log }), { code: 'CONFIG_INVALID' });
   new AuditLog(path, { log: records.log }).close();
 });
 

@@ -67,13 +67,17 @@ export class AuditLog {
 function openPrivate(path: string): number {
   let fd: number;
   try {
-    fd = openSync(path, constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
+    fd = openSync(path, constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NOFOLLOW | constants.O_NONBLOCK, 0o600);
   } catch (cause) {
     throw new HandfastError('CONFIG_INVALID', `--audit-log ${path}: ${messageOf(cause)}`, { cause });
   }
-  const { mode } = fstatSync(fd);
-  if ((mode & 0o077) === 0) return fd;
+  const stat = fstatSync(fd);
+  const { mode, uid } = stat;
+  const isOurs = uid === 0 || uid === process.geteuid?.();
+  if (stat.isFile() && isOurs && (mode & 0o077) === 0) return fd;
   closeSync(fd);
+  if (!stat.isFile()) throw new HandfastError('CONFIG_INVALID', `--audit-log ${path} is no file`);
+  if (!isOurs) throw new HandfastError('CONFIG_INVALID', `--audit-log ${path} belongs to uid ${uid}: chown root it`);
   throw new HandfastError(
     'CONFIG_INVALID',
     `--audit-log ${path} may be opened by others (mode ${(mode & 0o777).toString(8)}): chmod 600 it`,

@@ -3,7 +3,7 @@
 import type { HeldSecret, SecretAnswer, SecretFeed } from '../../discovery/secret-feed.ts';
 import { encodeWorkloadSecret } from '../../discovery/workload-secret-codec.ts';
 import { mayReceive } from '../../policy/secret-policy.ts';
-import type { WorkloadSecret } from '../../policy/workload-secret.ts';
+import { type WorkloadSecret, wipe } from '../../policy/workload-secret.ts';
 import type { Snapshot } from '../../snapshot.ts';
 import type { SpiffeId } from '../../spiffe/spiffe-id.ts';
 import type { SecretAudit } from './secret-audit.ts';
@@ -59,6 +59,13 @@ export class EntitledSecrets implements SecretFeed {
     const reason = mayReceive(policies, { key, id: this.#id }) ? 'there is no such secret' : 'no SecretPolicy entitles it';
     this.#audit.refused({ secret: key, spiffeId: this.#id.uri, from: this.#from, reason });
   }
+}
+
+/** Nobody has it any more, and what was made of it on its way out goes with it. */
+export function wipeSecret(secret: WorkloadSecret): void {
+  for (const data of secret.versions.values()) wipe(data);
+  encoded.get(secret)?.resource.value.fill(0);
+  encoded.delete(secret);
 }
 
 function answerOf(world: SecretWorld, { key, id }: { key: string; id: SpiffeId }): HeldSecret | 'none' {

@@ -29,7 +29,10 @@ export function readSecretEntry(
     return read.success ? { entry: { kind, object: workloadSecretOf(read.data) } } : { problems: problemsOf(read.error) };
   }
   const read = secretPolicySchema.safeParse(value);
-  return read.success ? { entry: { kind, object: secretPolicyOf(read.data, trustDomain) } } : { problems: problemsOf(read.error) };
+  if (!read.success) return { problems: problemsOf(read.error) };
+  const foreign = read.data.spec.recipients.principals.find((principal) => !principal.startsWith(`${trustDomain}/`));
+  if (foreign === undefined) return { entry: { kind, object: secretPolicyOf(read.data, trustDomain) } };
+  return { problems: [`spec.recipients.principals: ${foreign} is not of ${trustDomain}, and nobody else is given secrets here`] };
 }
 
 /** Such as `WorkloadSecret foo/db`. */

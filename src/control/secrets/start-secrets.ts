@@ -3,8 +3,8 @@
 import { HandfastError } from '../../errors.ts';
 import type { WatchableKubeApi } from '../../kube/api.ts';
 import type { Log } from '../../observe/log.ts';
-import { wipe } from '../../policy/workload-secret.ts';
 import { AuditLog } from './audit-log.ts';
+import { wipeSecret } from './entitled-secrets.ts';
 import { KubeSecrets } from './kube-secrets.ts';
 import { SecretAudit } from './secret-audit.ts';
 import { SecretFolder } from './secret-folder.ts';
@@ -51,7 +51,6 @@ export async function startSecrets(
 /** A turn later: everybody has heard by then, and what was on its way was copied. */
 function wipeGone(next: SecretWorld, before: SecretWorld): void {
   setImmediate(() => {
-    for (const [key, secret] of before.secrets)
-      if (next.secrets.get(key) !== secret) for (const data of secret.versions.values()) wipe(data);
+    for (const [key, secret] of before.secrets) if (next.secrets.get(key) !== secret) wipeSecret(secret);
   });
 }
