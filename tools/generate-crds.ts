@@ -85,7 +85,7 @@ const definitions: readonly Definition[] = [
     shortNames: [],
     scope: 'Namespaced',
     versions: ['v1alpha1'],
-    columns: [column('Current', '.spec.current'), AGE],
+    columns: [column('Current', '.spec.current'), ACCEPTED, AGE],
   },
   {
     kind: 'SecretPolicy',
@@ -94,7 +94,7 @@ const definitions: readonly Definition[] = [
     shortNames: [],
     scope: 'Namespaced',
     versions: ['v1alpha1'],
-    columns: [column('Secrets', '.spec.secrets'), AGE],
+    columns: [column('Secrets', '.spec.secrets'), ACCEPTED, AGE],
   },
 ];
 

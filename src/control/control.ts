@@ -119,7 +119,10 @@ export async function startControl(options: ControlOptions): Promise<RunningCont
     const { isInForce, expectedDigest } = controller;
     const asked = askedOf(rollouts.effective);
     const server = newServer({ maxStreams: MAX_STREAMS });
-    const secrets = options.secrets === undefined ? undefined : await startSecrets(options.secrets, options, watching.signal);
+    const secrets =
+      options.secrets === undefined
+        ? undefined
+        : await startSecrets(options.secrets, { trustDomain, lease: leadership.lease, log, now }, watching.signal);
     running.push(() => secrets?.stop());
     const isInTouch = () => !(source instanceof KubeSource) || (source.isInTouch && secrets?.source.isInTouch !== false);
     const { reports, receipts } = addControlServices(server, {

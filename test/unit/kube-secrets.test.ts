@@ -7,11 +7,12 @@ import type { SecretWorld } from '../../src/control/secrets/secret-world.ts';
 import { HandfastError } from '../../src/errors.ts';
 import { FakeKubeApi } from '../support/fake-kube-api.ts';
 import { RecordingLog } from '../support/sidecar-harness.ts';
+import { eventually } from '../support/workers-pair.ts';
 
 const SECRETS = '/apis/handfast.io/v1alpha1/workloadsecrets';
 const POLICIES = '/apis/handfast.io/v1alpha1/secretpolicies';
 const api = { apiVersion: 'handfast.io/v1alpha1' };
-const meta = (name: string) => ({ name, namespace: 'foo', uid: name, managedFields: [{ fieldsV1: { 'f:spec': {} } }] });
+const meta = (name: string) => ({ name, namespace: 'foo', uid: name, generation: 1, managedFields: [{ fieldsV1: { 'f:spec': {} } }] });
 const secret = (name: string, text: string, version = '7') => ({
   ...api,
   kind: 'WorkloadSecret',
@@ -36,7 +37,7 @@ beforeEach(() => {
 afterEach(() => stopping.abort());
 
 async function start(): Promise<KubeSecrets> {
-  const source = new KubeSecrets({ api: kube, trustDomain: 'cluster.local', log: records.log });
+  const source = new KubeSecrets({ api: kube, trustDomain: 'cluster.local', log: records.log, now: () => 0 });
   await source.start(stopping.signal);
   return source;
 }
@@ -94,6 +95,24 @@ it('the-last-good-version-of-each-stays-and-what-never-was-good-is-nothing', asy
   const refusals = records.records.filter(({ msg }) => String(msg).startsWith('object refused'));
   assert.equal(refusals.length, 4);
   assert.ok(!JSON.stringify(records.records).match(/sesame|forged/));
+  // The same stands in their statuses, and nothing of the contents; what is in force says so, too.
+  const conditionOf = async (path: string, name: string) => {
+    const { items } = await kube.request({ method: 'GET', path, signal: stopping.signal });
+    const found = (items as { metadata: { name: string }; status?: { conditions: Record<string, string>[] } }[]).find(
+      ({ metadata }) => metadata.name === name,
+    );
+    return found?.status?.conditions[0];
+  };
+  await eventually(
+    async () => (await conditionOf(SECRETS, 'db'))?.status === 'False' && (await conditionOf(SECRETS, 'last'))?.status === 'True',
+  );
+  await eventually(async () => (await conditionOf(POLICIES, 'never'))?.status === 'False');
+  const { message } = (await conditionOf(SECRETS, 'db')) ?? {};
+  assert.match(
+    String(message),
+    /^the contents of version 7 have changed: .* Its last version that could be read stays in force; if there was none, nobody has/,
+  );
+  assert.equal(records.records.filter(({ msg }) => String(msg).startsWith('object refused')).length, 4);
 });
 
 it('nothing-is-published-before-both-kinds-are-known-and-what-is-known-stays-while-the-api-server-is-away', async () => {

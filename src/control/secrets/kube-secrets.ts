@@ -1,5 +1,5 @@
-// Secrets and their policies from a Kubernetes API server. Each object stands for itself: what cannot be read is refused in the log, and its last good version stays;
-// a policy that could never be read entitles nobody.
+// Secrets and their policies from a Kubernetes API server. Each object stands for itself: what cannot be read is refused, in the log and in its status, and its last good
+// version stays; a policy that could never be read entitles nobody.
 
 import type { KubeObject, WatchableKubeApi } from '../../kube/api.ts';
 import { Reflector } from '../../kube/reflector.ts';
@@ -7,6 +7,7 @@ import type { Log } from '../../observe/log.ts';
 import { Snapshot } from '../../snapshot.ts';
 import { isJsonObject } from '../../spiffe/strict-json.ts';
 import { isDeeperThan } from '../objects/kube-kinds.ts';
+import { PolicyStatus, type PolicyStatusOptions, type StatusSubject, statusSubject } from '../objects/policy-status.ts';
 import { readSecretEntry, type SecretEntry, type SecretKind, secretKinds } from './secret-kinds.ts';
 import { type SecretSource, type SecretWorld, secretWorld } from './secret-world.ts';
 import { UnchangingVersions } from './unchanging-versions.ts';
@@ -20,8 +21,18 @@ const IN_TOUCH_MS = 10_000;
 const PAGE = 50;
 const MAX_DEPTH = 10;
 
+const OTHERWISE = 'Its last version that could be read stays in force; if there was none, nobody has anything by it';
+
 interface Kept {
   readonly lastGood: SecretEntry | undefined;
+  /** Why the present version is not in force. */
+  readonly refusal: string | undefined;
+  readonly status: StatusSubject | undefined;
+}
+
+export interface KubeSecretsOptions extends PolicyStatusOptions {
+  readonly api: WatchableKubeApi;
+  readonly trustDomain: string;
 }
 
 export class KubeSecrets implements SecretSource {
@@ -30,10 +41,13 @@ export class KubeSecrets implements SecretSource {
   readonly #versions = new UnchangingVersions();
   readonly #trustDomain: string;
   readonly #log: Log;
+  readonly #status: PolicyStatus;
 
-  constructor({ api, trustDomain, log }: { api: WatchableKubeApi; trustDomain: string; log: Log }) {
+  constructor(options: KubeSecretsOptions) {
+    const { api, trustDomain, log } = options;
     this.#trustDomain = trustDomain;
     this.#log = log;
+    this.#status = new PolicyStatus(options);
     this.#reflectors = secretKinds.map(
       (kind) =>
         new Reflector<Kept>({
@@ -49,6 +63,7 @@ export class KubeSecrets implements SecretSource {
   }
 
   async start(signal: AbortSignal): Promise<void> {
+    void this.#status.run(signal);
     for (const reflector of this.#reflectors) void reflector.run(signal);
     await this.world.first(signal);
     signal.throwIfAborted();
@@ -61,7 +76,11 @@ export class KubeSecrets implements SecretSource {
   /** Not before both have been listed: a secret whose policies are not known yet would be taken from everybody. */
   #publish(): void {
     if (!this.#reflectors.every(({ synced }) => synced)) return;
-    const entries = this.#reflectors.flatMap((reflector) => [...reflector.values()].flatMap(({ lastGood }) => lastGood ?? []));
+    const kept = this.#reflectors.flatMap((reflector) => [...reflector.values()]);
+    this.#status.replace(
+      kept.flatMap(({ status, refusal }) => (status === undefined ? [] : [{ ...status, refusal, otherwise: OTHERWISE }])),
+    );
+    const entries = kept.flatMap(({ lastGood }) => lastGood ?? []);
     this.world.replace(
       secretWorld({
         secrets: entries.flatMap((entry) => (entry.kind === 'WorkloadSecret' ? [entry.object] : [])),
@@ -72,12 +91,12 @@ export class KubeSecrets implements SecretSource {
 
   #read(kind: SecretKind, object: KubeObject, previous: Kept | undefined): Kept {
     const { namespace, name } = isJsonObject(object.metadata) ? object.metadata : {};
-    const refuse = (reason: string): Kept => {
-      this.#log.error(
-        { object: `${kind} ${String(namespace)}/${String(name)}`, reason },
-        'object refused; its last good version stays in force, and where there is none nobody has anything by it',
-      );
-      return { lastGood: previous?.lastGood };
+    const status = statusSubject(PATHS[kind], object);
+    const refuse = (refusal: string): Kept => {
+      // Once for each reason: a status that was written comes back as a change.
+      if (previous?.refusal !== refusal)
+        this.#log.error({ object: `${kind} ${String(namespace)}/${String(name)}`, reason: refusal }, `object refused. ${OTHERWISE}`);
+      return { lastGood: previous?.lastGood, refusal, status };
     };
     if (isDeeperThan(object.spec, MAX_DEPTH)) return refuse(`nested more than ${MAX_DEPTH} levels deep`);
     const { apiVersion, spec } = object;
@@ -86,6 +105,6 @@ export class KubeSecrets implements SecretSource {
     const objection = read.entry.kind === 'WorkloadSecret' ? this.#versions.objection(read.entry.object) : undefined;
     if (objection !== undefined) return refuse(objection);
     if (read.entry.kind === 'WorkloadSecret') this.#versions.learn(read.entry.object);
-    return { lastGood: read.entry };
+    return { lastGood: read.entry, refusal: undefined, status };
   }
 }

@@ -2,6 +2,7 @@
 
 import { HandfastError } from '../../errors.ts';
 import type { WatchableKubeApi } from '../../kube/api.ts';
+import type { LeaderLease } from '../../kube/leader-lease.ts';
 import type { Log } from '../../observe/log.ts';
 import { AuditLog } from './audit-log.ts';
 import { wipeSecret } from './entitled-secrets.ts';
@@ -27,14 +28,16 @@ export interface RunningSecrets {
 /** Throws CONFIG_INVALID or OBJECT_INVALID when the folder or the file of records cannot be used. */
 export async function startSecrets(
   { from, auditLog }: SecretsOptions,
-  { trustDomain, log, now }: { trustDomain: string; log: Log; now: () => number },
+  { trustDomain, lease, log, now }: { trustDomain: string; lease: LeaderLease | undefined; log: Log; now: () => number },
   signal: AbortSignal,
 ): Promise<RunningSecrets> {
   const file = auditLog === undefined ? undefined : new AuditLog(auditLog, { log });
   try {
     const audit = new SecretAudit({ log, file, now });
     const source =
-      'kube' in from ? new KubeSecrets({ api: from.kube, trustDomain, log }) : new SecretFolder({ dir: from.folder, trustDomain, log });
+      'kube' in from
+        ? new KubeSecrets({ api: from.kube, trustDomain, lease, log, now })
+        : new SecretFolder({ dir: from.folder, trustDomain, log });
     source.world.subscribe((next, before) => {
       audit.changed(next, before);
       if (before !== undefined) wipeGone(next, before);
