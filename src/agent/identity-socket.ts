@@ -1,4 +1,4 @@
-// The identity API on a socket of the agent, for programs without a sidecar: who they are the kernel says, as for the Workload API.
+// The identity API on a socket of the agent, secrets included, for programs without a sidecar: who they are the kernel says, as for the Workload API.
 
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
