@@ -23,6 +23,7 @@ const roles: Readonly<Record<string, { summary: string; load: () => Promise<Role
   ledger: { summary: 'who spoke to whom, and how', load: () => import('./commands/ledger.ts') },
   'strict-check': { summary: 'who breaks if a namespace or workload becomes STRICT', load: () => import('./commands/strict-check.ts') },
   rollouts: { summary: 'how far each ScopeConfig with a rollout has come', load: () => import('./commands/rollouts.ts') },
+  secrets: { summary: 'who may receive which secret, and who has which version', load: () => import('./commands/secrets.ts') },
   policy: { summary: 'what a proposed policy would have meant for what was observed', load: () => import('./commands/policy.ts') },
   injector: { summary: 'mutating admission webhook: puts the sidecar into pods', load: () => import('./commands/injector.ts') },
   inject: { summary: 'put the sidecar into the pods of manifests', load: () => import('./commands/inject.ts') },

@@ -88,6 +88,7 @@ for (const [what, values] of [
       'networkPolicy.enabled=false',
       'socketPolicy.enabled=false',
       'policyRoles.aggregate=false',
+      'secrets.enabled=true',
       'sidecar.kind=classic',
       'sidecar.identity=in-pod',
       'sidecar.injectByDefault=true',
@@ -195,6 +196,8 @@ test('with crds.keep and storage.keep the uninstalled chart leaves policies and 
     'CustomResourceDefinition <none> controlstates.handfast.io',
     'CustomResourceDefinition <none> meshconfigs.handfast.io',
     'CustomResourceDefinition <none> scopeconfigs.handfast.io',
+    'CustomResourceDefinition <none> secretpolicies.handfast.io',
+    'CustomResourceDefinition <none> workloadsecrets.handfast.io',
     `PersistentVolumeClaim ${SYSTEM} handfast-ca`,
   ];
   await until('what is kept', async () => {

@@ -1,7 +1,9 @@
 // What the checks of control (src/policy/kinds) say that a JSON schema cannot: as rules (CEL) of the definitions, so that `kubectl apply` refuses at once. Control checks all of it again, and more.
 
 import type { ObjectKind } from '../src/control/objects/object-kinds.ts';
+import type { SecretKind } from '../src/control/secrets/secret-kinds.ts';
 import { pseudoLabels } from '../src/policy/policy-subject.ts';
+import { secretBounds } from '../src/policy/workload-secret.ts';
 
 /** Of the spec: `at` are names of members from there on, `[]` for what is in a list, `{}` for the values of a map. Other members go into the schema as they stand. */
 export interface Rule {
@@ -63,7 +65,17 @@ const clientTls = (...at: readonly string[]): Rule[] => [
   },
 ];
 
-const rules: Readonly<Partial<Record<ObjectKind, readonly Rule[]>>> = {
+/** What a version holds may not change under its name: of what API servers compare, they must know the bounds. */
+const unchanging = (field: string): Rule[] => [
+  {
+    at: ['versions', '[]'],
+    rule: `has(self.${field}) == has(oldSelf.${field}) && (!has(self.${field}) || self.${field} == oldSelf.${field})`,
+    message: `versions: the ${field} of a version cannot change: add a version of another name, and remove this one when nobody uses it`,
+  },
+  { at: ['versions', '[]', field], maxProperties: secretBounds.values },
+];
+
+const rules: Readonly<Partial<Record<ObjectKind | SecretKind, readonly Rule[]>>> = {
   PeerAuthentication: [
     {
       at: [],
@@ -169,9 +181,26 @@ const rules: Readonly<Partial<Record<ObjectKind, readonly Rule[]>>> = {
       message: `rollout.steps: ${unit} is less than before it: a rollout only grows`,
     })),
   ],
+  WorkloadSecret: [
+    { at: ['versions'], 'x-kubernetes-list-type': 'map', 'x-kubernetes-list-map-keys': ['version'] },
+    {
+      at: [],
+      rule: 'self.versions.exists(one, one.version == self.current)',
+      message: 'current is none of versions',
+    },
+    ...unchanging('data'),
+    ...unchanging('stringData'),
+  ],
+  SecretPolicy: [
+    {
+      at: ['recipients'],
+      rule: '(has(self.serviceAccounts) && size(self.serviceAccounts) > 0) || (has(self.principals) && size(self.principals) > 0)',
+      message: 'recipients names nobody: give serviceAccounts or principals, or remove the policy',
+    },
+  ],
 };
 
-export function rulesOf(kind: ObjectKind): readonly Rule[] {
+export function rulesOf(kind: ObjectKind | SecretKind): readonly Rule[] {
   return rules[kind] ?? [];
 }
 

@@ -4,10 +4,11 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { stringify } from 'yaml';
 import { z } from 'zod';
 import { type ObjectKind, objectKinds } from '../src/control/objects/object-kinds.ts';
+import { isSecretKind, type SecretKind, secretSchemas } from '../src/control/secrets/secret-kinds.ts';
 import { type Rule, rulesOf } from './crd-rules.ts';
 
 interface Definition {
-  readonly kind: ObjectKind;
+  readonly kind: ObjectKind | SecretKind;
   readonly group: string;
   readonly plural: string;
   readonly shortNames: readonly string[];
@@ -85,6 +86,24 @@ const definitions: readonly Definition[] = [
     scope: 'Cluster',
     versions: ['v1alpha1'],
     columns: [ACCEPTED, AGE],
+  },
+  {
+    kind: 'WorkloadSecret',
+    group: 'handfast.io',
+    plural: 'workloadsecrets',
+    shortNames: [],
+    scope: 'Namespaced',
+    versions: ['v1alpha1'],
+    columns: [column('Current', '.spec.current'), ACCEPTED, AGE],
+  },
+  {
+    kind: 'SecretPolicy',
+    group: 'handfast.io',
+    plural: 'secretpolicies',
+    shortNames: [],
+    scope: 'Namespaced',
+    versions: ['v1alpha1'],
+    columns: [column('Secrets', '.spec.secrets'), ACCEPTED, AGE],
   },
 ];
 
@@ -204,7 +223,8 @@ const CONDITIONS = {
 };
 
 function definitionOf({ kind, group, plural, shortNames, scope, versions, columns }: Definition): Json {
-  const json: unknown = z.toJSONSchema(objectKinds[kind].schema, { io: 'input', unrepresentable: 'any', reused: 'inline' });
+  const read = isSecretKind(kind) ? secretSchemas[kind] : objectKinds[kind].schema;
+  const json: unknown = z.toJSONSchema(read, { io: 'input', unrepresentable: 'any', reused: 'inline' });
   const spec = isObject(json) && isObject(json.properties) ? json.properties.spec : undefined;
   const schema = {
     type: 'object',

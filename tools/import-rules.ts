@@ -22,7 +22,7 @@ export const rules: Readonly<Record<string, readonly string[]>> = {
   proxy: ['spiffe', 'policy', 'net', 'observe', 'tls', 'hbone', 'http', 'discovery'],
   workers: ['spiffe', 'policy', 'net', 'observe', 'discovery', 'proxy'],
   probes: ['spiffe', 'policy', 'net', 'observe'],
-  'identity-api': ['spiffe', 'observe', 'discovery', 'wire', 'ca/client.ts', 'agent/jwt-svid-cache.ts'],
+  'identity-api': ['spiffe', 'policy', 'observe', 'discovery', 'wire', 'ca/client.ts', 'agent/jwt-svid-cache.ts'],
   agent: ['spiffe', 'policy', 'net', 'node', 'discovery', 'observe', 'wire', 'ca/client.ts', 'yaml', 'identity-api'],
   yaml: [],
   control: ['spiffe', 'policy', 'yaml', 'tls', 'node', 'discovery', 'observe', 'wire', 'store', 'kube'],

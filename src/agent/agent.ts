@@ -5,6 +5,7 @@ import { CaClient } from '../ca/client.ts';
 import { ConfirmedPolicies } from '../discovery/confirmed-policies.ts';
 import { MeshIndex } from '../discovery/mesh-index.ts';
 import { MeshStreams } from '../discovery/mesh-streams.ts';
+import { ReceiptBook } from '../discovery/receipt-book.ts';
 import { ResourceCache } from '../discovery/resource-cache.ts';
 import { TokenFile } from '../discovery/token-file.ts';
 import { HandfastError } from '../errors.ts';
@@ -29,11 +30,13 @@ import { PodCgroups } from './pod-cgroups.ts';
 import { addReportService } from './report-service.ts';
 import { addSdsService } from './sds-server.ts';
 import { SdsStreams } from './sds-streams.ts';
+import { SocketSecrets } from './socket-secrets.ts';
 import { agentStatus } from './status.ts';
 import type { StreamCounts } from './stream-limits.ts';
 import { StreamSessions } from './stream-session.ts';
 import { serveWorkloadApi } from './workload-api.ts';
 import { WorkloadRegistrations } from './workload-registrations.ts';
+import type { SecretsFrom } from './workload-secrets.ts';
 import { WorkloadSessions } from './workload-sessions.ts';
 
 export interface AgentOptions extends MeshNodeOptions {
@@ -100,21 +103,24 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     await registrations?.start(stopping.signal);
     const attestor = new Attestor(registrations, pods);
     const trust = node.trust.trust;
-    const sessions = new WorkloadSessions({ signer: signerOf(ca, node), trust, plan: { rotateEveryMs: options.rotateEveryMs, now }, log });
+    const plan = { rotateEveryMs: options.rotateEveryMs, now };
+    const secretsFrom = secretsFromControl(options, node);
+    const sessions = new WorkloadSessions({ signer: signerOf(ca, node), trust, plan, secretsFrom, log });
     const streams = new SdsStreams(now);
     const opener = new StreamSessions({ sessions, attestor, log, answerTimeoutMs: options.answerTimeoutMs, counts: options.streamCounts });
     const livePeers = new LivePeers();
     const ledgers = new Ledgers(now);
+    const receipts = new ReceiptBook();
     const held = new ConfirmedPolicies();
     const index = new MeshIndex(new ResourceCache());
 
     const server = newServer({ maxMessageBytes: MAX_REQUEST_BYTES, maxStreams: MAX_STREAMS });
-    addSdsService(server, { opener, streams, log });
+    addSdsService(server, { opener, streams, receipts, log, now });
     if (options.inPod === undefined) addDiscoveryRelay(server, { opener, mesh: new MeshStreams({ index, confirmed: held, log }) });
     const jwtTrust = () => (trust.current === undefined ? undefined : jwtTrustOf(trust.current));
     const jwtSvids = new JwtSvidCache({ signer: ca, trust: jwtTrust, now });
     addJwtSvidService(server, { attestor, signer: jwtSvids, log });
-    addReportService(server, { opener, livePeers, ledgers });
+    addReportService(server, { opener, livePeers, ledgers, receipts });
     const onRefused = (refusal: object) => log.warn(refusal, 'connection refused');
     const listener = await listenUnix({ server, path: options.socket, mode: 0o666, takeOver: true, onRefused });
     // The path is let go first, so that nobody finds a server that is about to end.
@@ -129,7 +135,9 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       running.push(() => workloadApi.close());
     }
     if (options.identitySocket !== undefined) {
-      const identity = await serveIdentitySocket({ path: options.identitySocket, attestor, signer: jwtSvids, trust: jwtTrust, log, now });
+      const secrets = new SocketSecrets({ sessions, receipts, now });
+      const path = options.identitySocket;
+      const identity = await serveIdentitySocket({ path, attestor, signer: jwtSvids, trust: jwtTrust, secrets, log, now });
       running.push(() => identity.close());
     }
     if (options.operatorSocket !== undefined) {
@@ -149,7 +157,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     }
 
     node.followTrust((signal) => streams.taken(signal));
-    const upstream = await followUpstream(options, { node, index, livePeers, held, ledgers, signal: stopping.signal });
+    const upstream = await followUpstream(options, { node, index, livePeers, held, ledgers, receipts, signal: stopping.signal });
     running.push(async () => {
       stopping.abort();
       await upstream.ended;
@@ -166,7 +174,15 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
 /** Whoever knows the mesh: control, or istiod in its place. */
 async function followUpstream(
   { controls, istiod, inPod, trustDomain, log }: AgentOptions,
-  of: { node: MeshNode; index: MeshIndex; livePeers: LivePeers; held: ConfirmedPolicies; ledgers: Ledgers; signal: AbortSignal },
+  of: {
+    node: MeshNode;
+    index: MeshIndex;
+    livePeers: LivePeers;
+    held: ConfirmedPolicies;
+    ledgers: Ledgers;
+    receipts: ReceiptBook;
+    signal: AbortSignal;
+  },
 ): Promise<{ control: () => GrpcTarget; ended: Promise<void> }> {
   const { node, index, ...rest } = of;
   if (istiod === undefined) {
@@ -181,6 +197,13 @@ async function followUpstream(
   const targets = controls.map((address) => node.reach(address, { dnsName: istiod.serverName ?? address.replace(/:\d+$/, '') }));
   const control = inTurns(targets);
   return { control, ended: followIstiod({ ...rest, mesh: index, clusterId: istiod.clusterId, target: control, token: token.value, log }) };
+}
+
+/** Control gives a workload's secrets to the workload alone: it is asked in each one's own name. */
+function secretsFromControl({ controls, istiod, trustDomain }: AgentOptions, node: MeshNode): SecretsFrom {
+  if (istiod !== undefined) return undefined;
+  const expected = { spiffeIds: [controlId(trustDomain).uri] };
+  return (identity) => inTurns(controls.map((address) => node.reachAs(identity, address, expected)));
 }
 
 /** Istio's CA has no word for its bundle but the root at the end of each answer; ours publishes it. */

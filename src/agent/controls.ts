@@ -4,6 +4,8 @@ import type { ConfirmedPolicies } from '../discovery/confirmed-policies.ts';
 import { runDeltaAdsClient } from '../discovery/delta-ads-client.ts';
 import { runLedgerClient } from '../discovery/ledger-client.ts';
 import { meshTypeUrls } from '../discovery/mesh-source.ts';
+import type { ReceiptBook } from '../discovery/receipt-book.ts';
+import { runReceiptClient } from '../discovery/receipt-client.ts';
 import { runReportClient } from '../discovery/report-client.ts';
 import type { ResourceChange } from '../discovery/resource-cache.ts';
 import type { Log } from '../observe/log.ts';
@@ -19,12 +21,13 @@ export interface ControlsOptions {
   readonly livePeers: LivePeers;
   readonly held: ConfirmedPolicies;
   readonly ledgers: Ledgers;
+  readonly receipts: ReceiptBook;
   readonly log: Log;
   readonly signal: AbortSignal;
 }
 
 /** Runs until the signal aborts. */
-export async function followControls({ controls, mesh, livePeers, held, ledgers, log, signal }: ControlsOptions): Promise<void> {
+export async function followControls({ controls, mesh, livePeers, held, ledgers, receipts, log, signal }: ControlsOptions): Promise<void> {
   const common = { token: undefined, log, signal };
   await Promise.all([
     mesh === undefined
@@ -44,6 +47,7 @@ export async function followControls({ controls, mesh, livePeers, held, ledgers,
         truncated: () => livePeers.together.truncated,
         held: () => held.all,
       }),
+      runReceiptClient({ ...common, target, receipts }),
       runLedgerClient({
         ...common,
         target,

@@ -1,4 +1,4 @@
-// The identity API on a socket of the agent, for programs without a sidecar: who they are the kernel says, as for the Workload API.
+// The identity API on a socket of the agent, secrets included, for programs without a sidecar: who they are the kernel says, as for the Workload API.
 
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
@@ -7,7 +7,8 @@ import { HandfastError, messageOf } from '../errors.ts';
 import { isPassedOn } from '../identity-api/guard.ts';
 import { httpOf } from '../identity-api/identity-http.ts';
 import { IdentityRequests } from '../identity-api/identity-requests.ts';
-import { type Reply, refused } from '../identity-api/reply.ts';
+import { type Reply, refused, unavailable } from '../identity-api/reply.ts';
+import { isAboutSecrets, SecretRequests } from '../identity-api/secret-requests.ts';
 import { type PeerCredentials, peerCredentials } from '../net/peer-credentials.ts';
 import type { Log } from '../observe/log.ts';
 import { TokenBucket } from '../rate-limit.ts';
@@ -16,6 +17,7 @@ import { ConnectionCounts } from '../wire/connection-counts.ts';
 import { holdPath } from '../wire/socket-path.ts';
 import type { Attestor } from './attestor.ts';
 import type { JwtSvid, JwtSvidRequest, JwtSvidSigner } from './jwt-svid-cache.ts';
+import type { SocketSecrets } from './socket-secrets.ts';
 import { defaultWorkloadApiLimits, WorkloadGate } from './workload-gate.ts';
 import type { Registration } from './workload-registrations.ts';
 
@@ -25,6 +27,7 @@ export interface IdentitySocketOptions {
   /** The CA, behind a cache. */
   readonly signer: JwtSvidSigner;
   readonly trust: () => JwtTrust | undefined;
+  readonly secrets: SocketSecrets;
   readonly log: Log;
   readonly now: () => number;
 }
@@ -36,14 +39,14 @@ const CONNECTIONS = { maxPerCaller: 32, maxPerUser: 512 };
 export async function serveIdentitySocket(options: IdentitySocketOptions): Promise<{ close(): Promise<void> }> {
   const { log, attestor, path } = options;
   const gate = new WorkloadGate({ attestor, log, limits: defaultWorkloadApiLimits });
-  const callers = new WeakMap<Socket, { peer: PeerCredentials; requests: IdentityRequests }>();
+  const callers = new WeakMap<Socket, Caller>();
   const complaints = new TokenBucket({ burst: 1, perSecond: 1 });
   const http = httpOf({
     log,
     answer: (request) => {
       const caller = callers.get(request.socket);
       if (caller === undefined) return refused(403, 'UNKNOWN', 'the caller is not known');
-      return objectionTo(request, { peer: caller.peer, gate }) ?? caller.requests.answer(request);
+      return objectionTo(request, { peer: caller.peer, gate }) ?? answerStill(request, caller);
     },
   });
   const counts = new ConnectionCounts(CONNECTIONS);
@@ -54,7 +57,7 @@ export async function serveIdentitySocket(options: IdentitySocketOptions): Promi
       if (full !== undefined) throw new HandfastError('RATE_LIMITED', full);
       counts.add(caller);
       socket.once('close', () => counts.remove(caller));
-      callers.set(socket, { peer: caller.peer, requests: requestsOf(caller.peer, { ...options, gate }) });
+      callers.set(socket, { peer: caller.peer, ...requestsOf(caller.peer, { ...options, gate }) });
     } catch (error) {
       socket.destroy();
       if (complaints.take() === 0) log.warn({ reason: messageOf(error) }, 'identity socket: connection refused');
@@ -65,6 +68,7 @@ export async function serveIdentitySocket(options: IdentitySocketOptions): Promi
   return {
     close: async () => {
       held.release();
+      options.secrets.close();
       await new Promise<void>((resolve) => {
         http.close(() => resolve());
         http.closeAllConnections();
@@ -73,11 +77,18 @@ export async function serveIdentitySocket(options: IdentitySocketOptions): Promi
   };
 }
 
+interface Caller {
+  readonly peer: PeerCredentials;
+  /** What the process is registered for now. Throws IDENTITY_MISMATCH. */
+  readonly own: () => Registration | undefined;
+  readonly requests: IdentityRequests;
+}
+
 /** One connection's: its process may be one workload, and that one's token is what the CA is asked with. */
 function requestsOf(
   peer: PeerCredentials,
-  { gate, signer, trust, log, now }: IdentitySocketOptions & { gate: WorkloadGate },
-): IdentityRequests {
+  { gate, signer, trust, secrets, log, now }: IdentitySocketOptions & { gate: WorkloadGate },
+): Pick<Caller, 'own' | 'requests'> {
   const own = () => {
     try {
       return only(gate.attest(peer));
@@ -85,13 +96,35 @@ function requestsOf(
       throw new HandfastError('IDENTITY_MISMATCH', messageOf(cause), { cause });
     }
   };
-  return new IdentityRequests({
+  const requests = new IdentityRequests({
     token: () => own()?.token.current,
     signer: { signJwtSvid: (request) => sign(request, { signer, own }) },
     trust,
+    secrets: new SecretRequests({
+      secrets: async () => {
+        const registration = own();
+        return registration === undefined ? undefined : secrets.of(registration);
+      },
+    }),
     log,
     now,
   });
+  return { own, requests };
+}
+
+/** A secret may be waited for, and the process have ended or lost its registration meanwhile. */
+async function answerStill(request: IncomingMessage, { own, requests }: Caller): Promise<Reply> {
+  if (!isAboutSecrets(request.url)) return requests.answer(request);
+  try {
+    const before = own();
+    const reply = await requests.answer(request);
+    return before === own() ? reply : refused(403, 'NOT_REGISTERED', 'the registration of this process has changed: come again');
+  } catch (error) {
+    if (!(error instanceof HandfastError)) throw error;
+    return error.code === 'IDENTITY_MISMATCH'
+      ? refused(403, 'NOT_REGISTERED', error.message)
+      : unavailable('no secret can be had at the moment');
+  }
 }
 
 async function sign(

@@ -10,8 +10,8 @@ export interface StreamCounts {
   readonly ofWorkload: number;
 }
 
-/** A node has some 110 pods, and all of them may be replicas of one workload, whose sidecars hold six streams each. */
-const COUNTS: StreamCounts = { ofPeer: 4_096, ofWorkload: 768 };
+/** A node has some 110 pods, and all of them may be replicas of one workload, whose sidecars hold eight streams each. */
+const COUNTS: StreamCounts = { ofPeer: 4_096, ofWorkload: 1_024 };
 /** A pod that restarts all its programs opens a few streams; a node's bench opens thousands. */
 const STREAMS = { burst: 4_096, perSecond: 100 };
 /** Each refused token costs the CA a signature check: whoever presents many is made to wait before it is asked again. */

@@ -4,13 +4,24 @@ import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import { type ObjectsFrom, startControl } from '../control/control.ts';
 import type { SharedState } from '../control/leadership.ts';
+import type { SecretsFrom } from '../control/secrets/start-secrets.ts';
 import { HandfastError } from '../errors.ts';
 import { type FlagValues, parseFlags } from '../flags.ts';
 import { openLog } from '../observe/log.ts';
 import { parseTrustDomain } from '../spiffe/spiffe-id.ts';
 import { aborted } from './aborted.ts';
 import { kubeApiOf, kubeFlags } from './kube-flags.ts';
-import { configFlags, listenFlags, logFlags, nodeFlags, nodeOptions, parseListen, trustDomainFlags } from './shared-flags.ts';
+import {
+  configFlags,
+  listenFlags,
+  logFlags,
+  nodeFlags,
+  nodeOptions,
+  parseListen,
+  secretFlags,
+  secretsOf,
+  trustDomainFlags,
+} from './shared-flags.ts';
 
 const flags = {
   config: { ...configFlags.config, optional: true },
@@ -21,6 +32,11 @@ const flags = {
     value: 'NAMESPACE/NAME',
     optional: true,
     help: '--kubernetes only: one of several controls, of which this Lease says who leads; ledger and rollouts are kept beside it in the API server, not in --state',
+  },
+  ...secretFlags,
+  secrets: {
+    kind: 'switch',
+    help: '--kubernetes only: WorkloadSecrets and SecretPolicies from the API server, for the workloads that are entitled to them',
   },
   ...trustDomainFlags,
   socket: { kind: 'text', value: 'PATH', default: '/run/handfast/control.sock', help: 'unix socket for the agent of this machine' },
@@ -61,6 +77,7 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
     const objects = objectsFrom(config);
     const control = await startControl({
       objects,
+      secrets: secretsOf(config, secretsFrom(config, objects)),
       shared: config.lease === undefined ? undefined : sharedState(config.lease, objects),
       metrics: config.metrics === undefined ? undefined : parseListen(config.metrics, 'metrics'),
       servesSidecars: config['serve-sidecars'],
@@ -85,6 +102,19 @@ function objectsFrom(config: FlagValues<typeof flags>): ObjectsFrom {
   if (config.kubernetes === (config.config !== undefined))
     throw new HandfastError('CONFIG_INVALID', 'registry and policy come from --config DIR or from --kubernetes: give one of them');
   return config.config === undefined ? { kube: kubeApiOf(config, process.env) } : { directory: config.config };
+}
+
+function secretsFrom(config: FlagValues<typeof flags>, objects: ObjectsFrom): SecretsFrom | undefined {
+  const { secrets, 'secrets-dir': folder } = config;
+  if (secrets && !('kube' in objects))
+    throw new HandfastError('CONFIG_INVALID', '--secrets are those of the API server: give --kubernetes too, or --secrets-dir DIR');
+  if (folder !== undefined && 'kube' in objects)
+    throw new HandfastError(
+      'CONFIG_INVALID',
+      '--secrets-dir is for --config: with --kubernetes secrets come from the API server (--secrets)',
+    );
+  if ('kube' in objects) return secrets ? { kube: objects.kube } : undefined;
+  return folder === undefined ? undefined : { folder };
 }
 
 function sharedState(lease: string, objects: ObjectsFrom): SharedState {

@@ -70,7 +70,12 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
     });
     const toAgent = { target: unixTarget(config.agent), token: token.value, log, signal: discovery.signal };
     const nodeId = `sidecar~${config['pod-namespace']}~${config['pod-name']}`;
-    const application = await openIdentityPort({ ...toAgent, port: config['identity-port'], nodeId, now }).catch(async (error: unknown) => {
+    const application = await openIdentityPort({
+      ...toAgent,
+      port: config['identity-port'],
+      secrets: { pod, identity, preload: config.secret },
+      ...{ nodeId, now },
+    }).catch(async (error: unknown) => {
       await serving.stop();
       await status.close();
       throw error;

@@ -1,6 +1,7 @@
 // Flags that several roles share, spelled once.
 
 import { DEFAULT_AUDIENCE } from '../ca/local-token.ts';
+import type { SecretsFrom, SecretsOptions } from '../control/secrets/start-secrets.ts';
 import { HandfastError } from '../errors.ts';
 import type { FlagValues } from '../flags.ts';
 import { caKinds } from '../node/mesh-node.ts';
@@ -73,6 +74,34 @@ export const proverFlags = {
 export const configFlags = {
   config: { kind: 'text', value: 'DIR', help: 'directory of YAML: registry and policy, watched (docs/configuration.md)' },
 } as const;
+
+export const secretFlags = {
+  'secrets-dir': {
+    kind: 'text',
+    value: 'DIR',
+    optional: true,
+    help: "folder of YAML: secrets and who may receive them, watched; root's alone, mode 0700 (docs/secrets.md)",
+  },
+  'audit-log': {
+    kind: 'text',
+    value: 'FILE',
+    optional: true,
+    help: 'who was given which secret, who was refused, what was taken back: JSON lines, appended (0600); without it in the log alone',
+  },
+} as const;
+
+/** Throws CONFIG_INVALID for records of what there is not. */
+export function secretsOf(
+  { 'audit-log': auditLog }: FlagValues<typeof secretFlags>,
+  from: SecretsFrom | undefined,
+): SecretsOptions | undefined {
+  if (from !== undefined) return { from, auditLog };
+  if (auditLog === undefined) return undefined;
+  throw new HandfastError(
+    'CONFIG_INVALID',
+    '--audit-log is a record of secrets, and there are none: give --secrets-dir DIR (on Kubernetes --secrets)',
+  );
+}
 
 export const rotationFlags = {
   'rotate-every': {

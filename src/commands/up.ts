@@ -9,10 +9,22 @@ import { openLog } from '../observe/log.ts';
 import { parseTrustDomain } from '../spiffe/spiffe-id.ts';
 import { aborted } from './aborted.ts';
 import { workloadProvers } from './provers.ts';
-import { caFlags, configFlags, logFlags, parseJwtIssuer, proverFlags, rotationFlags, runFlags, workloadFlags } from './shared-flags.ts';
+import {
+  caFlags,
+  configFlags,
+  logFlags,
+  parseJwtIssuer,
+  proverFlags,
+  rotationFlags,
+  runFlags,
+  secretFlags,
+  secretsOf,
+  workloadFlags,
+} from './shared-flags.ts';
 
 const flags = {
   ...configFlags,
+  ...secretFlags,
   ...caFlags,
   ...proverFlags,
   ...workloadFlags,
@@ -30,11 +42,13 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
   const now = Date.now;
   const trustDomain = parseTrustDomain(config['trust-domain']);
   const at = (name: string) => join(config['run-dir'], `${name}.sock`);
+  const secretsDir = config['secrets-dir'];
   const running: { stop(): Promise<void> }[] = [];
   try {
     running.unshift(
       await startControl({
         objects: { directory: config.config },
+        secrets: secretsOf(config, secretsDir === undefined ? undefined : { folder: secretsDir }),
         socket: at('control'),
         operatorSocket: at('control-operator'),
         trustDomain,

@@ -31,6 +31,8 @@ import type { EffectiveObjects, MeshObjects, ObjectSource } from './objects/mesh
 import { showReach } from './reach-status.ts';
 import { RolloutStore } from './rollout/rollout-store.ts';
 import { Rollouts } from './rollout/rollouts.ts';
+import { secretsRoute } from './secrets/secrets-route.ts';
+import { type SecretsOptions, startSecrets } from './secrets/start-secrets.ts';
 import { addControlServices } from './server.ts';
 import type { StageTimes } from './staged-switches.ts';
 
@@ -50,6 +52,8 @@ export interface ControlOptions {
   readonly listen?: { readonly host: string; readonly port: number; readonly node: MeshNodeOptions };
   /** Whether sidecars without an agent are served too, on `listen`. */
   readonly servesSidecars?: boolean;
+  /** Secrets for workloads; without it there are none. */
+  readonly secrets?: SecretsOptions | undefined;
   /** For Prometheus. */
   readonly metrics?: { readonly host: string; readonly port: number } | undefined;
   /** How long each stage of a switch that clients must follow lasts; long enough for a big mesh unless told otherwise. */
@@ -118,12 +122,18 @@ export async function startControl(options: ControlOptions): Promise<RunningCont
     const { isInForce, expectedDigest } = controller;
     const asked = askedOf(rollouts.effective);
     const server = newServer({ maxStreams: MAX_STREAMS });
-    const isInTouch = () => !(source instanceof KubeSource) || source.isInTouch;
-    const reports = addControlServices(server, {
+    const secrets =
+      options.secrets === undefined
+        ? undefined
+        : await startSecrets(options.secrets, { trustDomain, lease: leadership.lease, log, now }, watching.signal);
+    running.push(() => secrets?.stop());
+    const isInTouch = () => !(source instanceof KubeSource) || (source.isInTouch && secrets?.source.isInTouch !== false);
+    const { reports, receipts } = addControlServices(server, {
       cache,
       ledger,
       trustDomain,
       servesSidecars: options.servesSidecars ?? false,
+      secrets,
       // With nobody else to ask, what we know is the best there is.
       isInTouch: leadership.lease === undefined ? () => true : isInTouch,
       log,
@@ -152,6 +162,7 @@ export async function startControl(options: ControlOptions): Promise<RunningCont
         { method: 'GET', path: '/connections', handle: () => ({ reports: reports.all }) },
         { method: 'GET', path: '/replica', handle: () => ({ leads: leadership.leads() }) },
         { method: 'GET', path: '/rollouts', handle: () => ({ rollouts: rollouts.states }) },
+        secretsRoute({ world: () => secrets?.source.world.current, receipts: () => receipts.all }),
         explainRoute({ ...asked, trustDomain, isInForce }),
         ...ledgerRoutes({ ...asked, ledger, trustDomain, now }),
       ],
@@ -263,7 +274,7 @@ async function listenForAgents(
       if (caller.kind === 'tls') checkMember(caller.peer, { trustDomain: of.trustDomain, revocations: revocations() });
     },
     onRefused: of.onRefused,
-    ...(of.servesSidecars === true ? { maxPerCaller: MAX_OF_WORKLOAD } : {}),
+    ...(of.servesSidecars === true || of.secrets !== undefined ? { maxPerCaller: MAX_OF_WORKLOAD } : {}),
     wallClock: of.now,
   });
   of.running.push(() => listener.close());

@@ -1,10 +1,11 @@
-// Control's side of discovery: delta ADS for agents, and for sidecars that have none; and what they report of connections.
+// Control's side of discovery: delta ADS for agents, and for sidecars that have none; secrets for workloads; and what is reported of connections and secrets.
 
 import { type Server, type ServerDuplexStream, status } from '@grpc/grpc-js';
 import { isPlausibleEntry, isPlausibleReport } from '../discovery/believed-ledger.ts';
 import { type DeltaStream, serveDeltaStream } from '../discovery/delta-server.ts';
 import type { ResourceCache } from '../discovery/resource-cache.ts';
 import type { Log } from '../observe/log.ts';
+import { mayReceive } from '../policy/secret-policy.ts';
 import { type SpiffeId, workloadOf } from '../spiffe/spiffe-id.ts';
 import { nodeOf } from '../spiffe/system-ids.ts';
 import type { VerifiedPeer } from '../spiffe/verify-peer.ts';
@@ -16,12 +17,15 @@ import {
   type ReportServiceServer,
   ReportServiceService,
   type ReportSummary,
+  type SecretReceipts,
 } from '../wire/gen/handfast/report/v1/report.ts';
 import { statusError, whenOver } from '../wire/grpc.ts';
 import type { MeshLedger } from './ledger/mesh-ledger.ts';
 import { MeshForSidecars } from './mesh-for-sidecars.ts';
 import { NodeReports } from './node-reports.ts';
 import { leaveWhenOutOfTouch } from './out-of-touch.ts';
+import { NodeReceipts } from './secrets/node-receipts.ts';
+import { addSecretService, type SecretServiceDeps } from './secrets/secret-service.ts';
 import { WorkloadReports, type WorkloadStream } from './workload-reports.ts';
 
 export interface ControlServiceDeps {
@@ -30,6 +34,7 @@ export interface ControlServiceDeps {
   readonly trustDomain: string;
   /** Sidecars without an agent come themselves. */
   readonly servesSidecars: boolean;
+  readonly secrets?: SecretServiceDeps['secrets'];
   /** Whether we know what there is to know; where others may know more when we do not. */
   readonly isInTouch: () => boolean;
   readonly log: Log;
@@ -37,8 +42,14 @@ export interface ControlServiceDeps {
   readonly now: () => number;
 }
 
-export function addControlServices(server: Server, deps: ControlServiceDeps): NodeReports {
+export function addControlServices(server: Server, deps: ControlServiceDeps): { reports: NodeReports; receipts: NodeReceipts } {
   const reports = new NodeReports();
+  const { secrets, now } = deps;
+  const receipts = new NodeReceipts({
+    audit: secrets?.audit,
+    isEntitled: ({ key, id }) => mayReceive(secrets?.source.world.current?.policiesOf.get(key) ?? [], { key, id }),
+    now,
+  });
   const workloads = new WorkloadReports();
   const mesh = new MeshForSidecars({ ...deps, confirmed: reports.sidecars });
   /** Whom it is served as, kept until its stream ends. */
@@ -108,9 +119,18 @@ export function addControlServices(server: Server, deps: ControlServiceDeps): No
       });
       call.on('end', () => call.end());
     },
+    confirm: (call: ServerDuplexStream<SecretReceipts, ReportSummary>) => {
+      const caller = admit(call);
+      if (caller === undefined) return;
+      const stream = receipts.open({ node: caller.name, reporter: caller.workload?.uri });
+      call.on('data', (report: SecretReceipts) => orEnd(call, () => stream.take(report)));
+      whenOver(call, () => stream.end());
+      call.on('end', () => call.end());
+    },
   };
   server.addService(ReportServiceService, reporting);
-  return reports;
+  addSecretService(server, deps);
+  return { reports, receipts };
 }
 
 function orEnd(call: ServerDuplexStream<unknown, unknown>, act: () => void): void {

@@ -116,7 +116,7 @@ export function serveDeltaStream(call: DeltaStream, options: DeltaServerOptions)
           resource: { typeUrl, value: Buffer.from(value) },
         }),
       ),
-      removedResources: [...sent.removed, ...nobody],
+      removedResources: [...new Set([...sent.removed, ...nobody])],
     });
   };
 

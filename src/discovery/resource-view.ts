@@ -23,7 +23,7 @@ export interface ResourceView {
   /** Calls back with the type that changed, which of its names where that is known, and what has changed with it in other types. Returns the way to stop. */
   subscribe(onChange: (typeUrl: string, names?: readonly string[], along?: Touched) => void): () => void;
   /** Where a name that is asked for need not be a resource's own. */
-  readonly asked?: AskedNames;
+  readonly asked?: AskedNames | undefined;
 }
 
 /** What a client has asked for by name, where one name can stand for several resources; the view offers those, and what belongs to them. */

@@ -37,7 +37,7 @@ export function crlSecret(pem: string): Secret {
 
 /** Any other text. */
 export function genericSecret(name: string, text: string): Secret {
-  return { name, type: { $case: 'genericSecret', value: { secret: inline(text) } } };
+  return { name, type: { $case: 'genericSecret', value: { secret: inline(text), secrets: {} } } };
 }
 
 export function encodeSecret(secret: Secret): VersionedResource {

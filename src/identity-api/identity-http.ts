@@ -40,7 +40,10 @@ async function reply(request: IncomingMessage, response: ServerResponse, answer:
   if (response.destroyed) return;
   // The rest of a body that nobody reads is not waited for.
   const rest = request.complete ? {} : { connection: 'close' };
-  const common = { 'content-type': 'application/json', 'cache-control': 'no-store', 'x-content-type-options': 'nosniff' };
+  const bytes = body === undefined || Buffer.isBuffer(body) ? body : Buffer.from(`${JSON.stringify(body)}\n`);
+  const type = body === undefined ? {} : { 'content-type': Buffer.isBuffer(body) ? 'application/octet-stream' : 'application/json' };
+  const length = bytes === undefined ? {} : { 'content-length': bytes.length };
+  const common = { ...type, ...length, 'cache-control': 'no-store', 'x-content-type-options': 'nosniff' };
   response.writeHead(status, { ...common, ...rest, ...headers });
-  response.end(`${JSON.stringify(body)}\n`);
+  response.end(bytes);
 }

@@ -9,8 +9,9 @@ import { isTooMuchAudience, MAX_AUDIENCE_BYTES } from '../spiffe/audiences.ts';
 import { type JwtTrust, mayJudge } from '../spiffe/jwt-trust.ts';
 import { lacksGuardHeader } from './guard.ts';
 import { DISCOVERY_PATH, discoveryDocument, JWKS_PATH, publishedKeys } from './published-keys.ts';
-import { type Reply, refused } from './reply.ts';
+import { type Reply, refused, tooOften, unavailable } from './reply.ts';
 import { invalid, readBody } from './request-body.ts';
+import { isAboutSecrets, SECRET_PATHS, type SecretRequests } from './secret-requests.ts';
 import { verdictOn } from './verdict.ts';
 
 export interface IdentityRequestsOptions {
@@ -19,6 +20,8 @@ export interface IdentityRequestsOptions {
   /** The pod's own token; undefined while there is none. */
   readonly token: () => string | undefined;
   readonly trust: () => JwtTrust | undefined;
+  /** Where the application has secrets. */
+  readonly secrets?: SecretRequests | undefined;
   readonly log: Log;
   /** Unix milliseconds. */
   readonly now: () => number;
@@ -58,8 +61,13 @@ export class IdentityRequests {
 
   /** Rejects when whoever asked has gone. */
   answer(request: IncomingMessage): Reply | Promise<Reply> {
+    const { secrets } = this.#options;
+    if (secrets !== undefined && isAboutSecrets(request.url)) return lacksGuardHeader(request) ?? secrets.answer(request);
     const route = this.#routes.get(request.url ?? '');
-    if (route === undefined) return refused(404, 'NOT_FOUND', `there are: ${[...this.#routes.keys()].join(', ')}`);
+    if (route === undefined) {
+      const paths = [...this.#routes.keys(), ...(secrets === undefined ? [] : [SECRET_PATHS])];
+      return refused(404, 'NOT_FOUND', `there are: ${paths.join(', ')}`);
+    }
     const { method } = route;
     if (request.method !== method) return refused(405, 'METHOD_REFUSED', `only ${method}`, { allow: method });
     // Keys are public, and who fetches them (a library for OIDC) cannot be told to send more.
@@ -147,14 +155,4 @@ function notIssued(error: unknown): Reply {
     default:
       return unavailable('no JWT-SVID can be had at the moment');
   }
-}
-
-function tooOften(waitMs: number): Reply {
-  return refused(429, 'RATE_LIMITED', `too many requests: the next is allowed in ${waitMs} ms`, {
-    'retry-after': `${Math.ceil(waitMs / 1000)}`,
-  });
-}
-
-function unavailable(message: string): Reply {
-  return refused(503, 'UNAVAILABLE', message, { 'retry-after': '1' });
 }

@@ -1,4 +1,4 @@
-// The sidecar's port for the identity of its pod, plain HTTP on loopback alone: JWT-SVIDs to prove it, verdicts on those of others, and keys.
+// The sidecar's port for the identity of its pod, plain HTTP on loopback alone: JWT-SVIDs to prove it, verdicts on those of others, keys, and the pod's secrets.
 
 import { HandfastError, messageOf } from '../errors.ts';
 import { FairShare } from '../fair-share.ts';

@@ -24,6 +24,8 @@ export const STATUS = 'sidecar.istio.io/status';
 
 /** Whether the pod's keys are made by its node's agent or by its sidecar. */
 export const IDENTITY = 'handfast.io/identity';
+/** Secrets that the sidecar is to have at hand, `NAMESPACE/NAME`, comma-separated. */
+export const SECRETS = 'handfast.io/secrets';
 /** The roots that a sidecar without an agent begins with, put in by us and shown to it as a file. */
 export const ROOTS = 'handfast.io/roots';
 

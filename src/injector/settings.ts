@@ -8,7 +8,7 @@ import { type ForwardClientCertMode, forwardClientCertModes } from '../policy/fo
 import { isAllowedImage } from './allowed-image.ts';
 import { type CaptureArguments, captureFlags } from './capture.ts';
 import { type InjectorConfig, identities, isImageReference, MAX_WORKERS, type Resources, type sidecarKinds } from './config.ts';
-import { IDENTITY } from './own-parts.ts';
+import { IDENTITY, SECRETS } from './own-parts.ts';
 import { annotationsOf, type Pod } from './pod.ts';
 import { parseQuantity } from './quantity.ts';
 import { unsupportedAnnotations } from './unsupported-annotations.ts';
@@ -22,6 +22,8 @@ export interface Settings {
   readonly workers: number;
   /** What the application hears of its callers; undefined: as the sidecar does by itself. */
   readonly forwardClientCert: ForwardClientCertMode | undefined;
+  /** `namespace/name` of those that the sidecar asks for before its application does. */
+  readonly secrets: readonly string[];
   readonly holdApplication: boolean;
   readonly rewriteProbes: boolean;
   readonly resources: Resources;
@@ -76,6 +78,7 @@ export function readSettings(of: { pod: Pod; config: InjectorConfig; captureArgu
       preset: config.identity,
     }),
     sidecar: truth('sidecar.istio.io/nativeSidecar', config.sidecar === 'native') ? ('native' as const) : ('classic' as const),
+    secrets: value(SECRETS, { accepted: `NAMESPACE/NAME, comma-separated, at most ${MAX_SECRETS}`, parse: parseSecrets, preset: [] }),
     workers: proxyConfig.concurrency ?? config.workers,
     forwardClientCert: proxyConfig.proxyHeaders?.forwardedClientCert,
     holdApplication: proxyConfig.holdApplicationUntilProxyStarts ?? config.holdApplicationUntilProxyStarts,
@@ -90,6 +93,15 @@ export function readSettings(of: { pod: Pod; config: InjectorConfig; captureArgu
   };
   if (problems.length > 0) throw new HandfastError('OBJECT_INVALID', problems.join('; '));
   return settings;
+}
+
+/** As `handfast proxy --secret` takes them. */
+const MAX_SECRETS = 32;
+const SECRET = /^[a-z0-9][-a-z0-9]{0,62}\/[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?$/;
+
+function parseSecrets(text: string): readonly string[] | undefined {
+  const secrets = text.split(',').map((each) => each.trim());
+  return secrets.length <= MAX_SECRETS && secrets.every((each) => SECRET.test(each)) ? [...new Set(secrets)] : undefined;
 }
 
 const MAX_COUNT = 86_400;

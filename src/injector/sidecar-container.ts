@@ -70,6 +70,7 @@ function argsOf(settings: Settings, { inPod }: InjectorConfig): string[] {
       : []),
     `--log-level=${settings.logLevel}`,
     ...(settings.forwardClientCert === undefined ? [] : [`--forward-client-cert=${settings.forwardClientCert}`]),
+    ...settings.secrets.map((key) => `--secret=${key}`),
     ...(settings.workers > 1 ? [`--workers=${settings.workers}`] : []),
   ];
 }

@@ -73,6 +73,11 @@ export class MeshNode {
     return this.#reach(address, { expected, identity: () => this.#living() });
   }
 
+  /** The same, as the workload that has this certificate. */
+  reachAs(identity: () => Identity | undefined, address: string, expected: ExpectedServer): GrpcTarget {
+    return this.#reach(address, { expected, identity });
+  }
+
   #reach(address: string, { expected, identity }: { expected: ExpectedServer; identity: () => Identity | undefined }): GrpcTarget {
     if (isUnixAddress(address)) return unixTarget(address);
     return tlsTarget({

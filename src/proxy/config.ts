@@ -4,6 +4,7 @@ import { HandfastError } from '../errors.ts';
 import { type FlagValues, parseFlags } from '../flags.ts';
 import { logLevels } from '../observe/log.ts';
 import { forwardClientCertModes } from '../policy/forward-client-cert.ts';
+import { isSecretKey } from '../policy/secret-name.ts';
 
 export const proxyFlags = {
   agent: { kind: 'text', value: 'ADDRESS', default: 'unix:/run/handfast/agent.sock', help: "gRPC address of the node agent's socket" },
@@ -73,7 +74,12 @@ export const proxyFlags = {
   'identity-port': {
     kind: 'port',
     default: 15004,
-    help: 'HTTP on loopback, for the application: JWT-SVIDs, verdicts on them, keys (docs/identity.md); 0 for none',
+    help: 'HTTP on loopback, for the application: JWT-SVIDs, verdicts on them, keys (docs/identity.md), and its secrets (docs/secrets.md); 0 for none',
+  },
+  secret: {
+    kind: 'list',
+    value: 'NAMESPACE/NAME',
+    help: 'a secret to have at hand before the application asks for it; may be given again',
   },
   metrics: { kind: 'choice', choices: ['all', 'local'], default: 'all', help: 'who may read /metrics: everybody, or the pod itself' },
   'app-probers': {
@@ -139,7 +145,18 @@ export function parseProxyConfig(argv: readonly string[]): ProxyConfig {
     },
     process.env,
   );
+  checkSecrets(flags);
   return Object.freeze({ ...flags, workers: workersOf(flags.workers) });
+}
+
+const MAX_SECRETS = 32;
+
+function checkSecrets({ secret, 'identity-port': port }: FlagValues<typeof proxyFlags>): void {
+  const stray = secret.find((key) => !isSecretKey(key));
+  if (stray !== undefined) throw new HandfastError('CONFIG_INVALID', `--secret ${JSON.stringify(stray)} is not accepted: NAMESPACE/NAME`);
+  if (secret.length > MAX_SECRETS) throw new HandfastError('CONFIG_INVALID', `--secret: more than ${MAX_SECRETS} secrets`);
+  if (secret.length > 0 && port === 0)
+    throw new HandfastError('CONFIG_INVALID', '--secret needs --identity-port: that is where the application finds its secrets');
 }
 
 function workersOf(text: string): number {

@@ -4,7 +4,7 @@ import { type ChannelOptions, Metadata, Server, type ServiceError, type status }
 import { requestDeadline } from './request-deadline.ts';
 
 const MAX_MESSAGE_BYTES = 4 * 1024 * 1024;
-/** The registry comes in one response, so that nobody acts on half of it. */
+/** The registry comes in one response, so that nobody acts on half of it; and so do all secrets that one stream asks for. */
 const MAX_REGISTRY_BYTES = 128 * 1024 * 1024;
 
 export const channelOptions: ChannelOptions = {

@@ -30,11 +30,13 @@ export class Role implements AsyncDisposable {
   readonly #records: Readonly<Record<string, unknown>>[] = [];
   readonly #waiting = new Set<() => void>();
   #errors = '';
+  #output = '';
 
   constructor(...args: readonly string[]) {
     this.child = spawn(process.execPath, [MAIN, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
     if (this.child.stdout !== null) {
       createInterface(this.child.stdout).on('line', (line) => {
+        this.#output += `${line}\n`;
         this.#records.push(JSON.parse(line));
         for (const wake of [...this.#waiting]) wake();
       });
@@ -63,6 +65,11 @@ export class Role implements AsyncDisposable {
       this.#waiting.add(look);
       look();
     });
+  }
+
+  /** All that it has logged. */
+  get output(): string {
+    return this.#output + this.#errors;
   }
 
   /** Sends SIGTERM and resolves with the exit code. */

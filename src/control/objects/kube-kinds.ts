@@ -124,7 +124,7 @@ const NOTHING = { entry: undefined, lastGood: undefined, digest: '', problems: [
 /** No policy needs a tenth of it; what recurses has a stack that ends. */
 const MAX_DEPTH = 100;
 
-function isDeeperThan(value: unknown, levels: number): boolean {
+export function isDeeperThan(value: unknown, levels: number): boolean {
   if (typeof value !== 'object' || value === null) return false;
   return levels === 0 || Object.values(value).some((member) => isDeeperThan(member, levels - 1));
 }

@@ -3,6 +3,7 @@
 import { type Document, isPair, isScalar, LineCounter, parseAllDocuments, visit } from 'yaml';
 import { messageOf } from '../../errors.ts';
 import { describeIssue, offsetOf } from '../../yaml/schema-problems.ts';
+import { isSecretKind } from '../secrets/secret-kinds.ts';
 import { isObjectKind, type ObjectEntry, objectKinds, type Place } from './object-kinds.ts';
 
 /** A file's name as the operator knows it, and its text. */
@@ -103,6 +104,10 @@ function parseDocument(document: Document.Parsed, at: { place: (offset: number) 
   }
   const kindName = typeof value === 'object' && value !== null && 'kind' in value ? value.kind : undefined;
   if (!isObjectKind(kindName)) {
+    if (isSecretKind(kindName)) {
+      at.problems.push(`${start}: a ${kindName} stands in a folder of its own, closed to others: --secrets-dir`);
+      return [];
+    }
     const found = kindName === undefined ? 'kind is missing' : `kind ${JSON.stringify(kindName)} is not supported`;
     at.problems.push(`${at.place(offsetOf(document, ['kind']))}: ${found}; accepted: ${Object.keys(objectKinds).join(', ')}`);
     return [];

@@ -23,7 +23,10 @@ export interface PolicyVerdict extends StatusSubject {
   readonly refusal: string | undefined;
   /** How many of those that it selects have it; undefined where nobody counts, `unknown` where what is said of that stays. */
   readonly reach?: Reach | 'unknown' | undefined;
+  /** What holds in place of a version that is refused, where that is not what it is for policies. */
+  readonly otherwise?: string;
 }
+
 /** The API server's limit on a condition's message. */
 const MAX_MESSAGE = 32_768;
 const MAX_WAIT_MS = 60_000;
@@ -147,12 +150,12 @@ function isWritten(verdict: PolicyVerdict): boolean {
   );
 }
 
-function ownConditions({ refusal, reach }: PolicyVerdict): Condition[] {
+function ownConditions({ refusal, reach, otherwise }: PolicyVerdict): Condition[] {
   const accepted: Condition = {
     type: ACCEPTED,
     status: refusal === undefined ? 'True' : 'False',
     reason: refusal === undefined ? 'Accepted' : 'Refused',
-    message: messageFor(refusal),
+    message: messageFor(refusal, otherwise),
   };
   if (reach === undefined || reach === 'unknown' || refusal !== undefined) return [accepted];
   const { selected, upToDate } = reach;
@@ -161,13 +164,11 @@ function ownConditions({ refusal, reach }: PolicyVerdict): Condition[] {
   return [accepted, { type: PROGRAMMED, status: isDone ? 'True' : 'False', reason: isDone ? 'Programmed' : 'Pending', message }];
 }
 
-function messageFor(refusal: string | undefined): string {
-  return refusal === undefined
-    ? 'in force'
-    : `${refusal}. Its last version that could be read stays in force; if there was none, an AuthorizationPolicy or PeerAuthentication (in a ScopeConfig too) closes whom it selects`.slice(
-        0,
-        MAX_MESSAGE,
-      );
+const OF_POLICIES =
+  'Its last version that could be read stays in force; if there was none, an AuthorizationPolicy or PeerAuthentication (in a ScopeConfig too) closes whom it selects';
+
+function messageFor(refusal: string | undefined, otherwise = OF_POLICIES): string {
+  return refusal === undefined ? 'in force' : `${refusal}. ${otherwise}`.slice(0, MAX_MESSAGE);
 }
 
 /** Undefined for an object without what a status needs. `path`: of its collection, in all namespaces. */

@@ -122,6 +122,31 @@ export interface LedgerEntry {
   tripwire: boolean;
 }
 
+export interface SecretReceipts {
+  receipts: SecretReceipt[];
+}
+
+/** One version of a secret at one workload instance. Times are Unix milliseconds, 0 where it has not come to that. */
+export interface SecretReceipt {
+  /** namespace/name of the pod. The sidecar's word, believed within its own namespace alone. */
+  pod: string;
+  /** SPIFFE ID that the workload has proven to its agent, which fills it in. */
+  reporter: string;
+  /** namespace/name */
+  secret: string;
+  version: string;
+  /** It was taken (ACK). */
+  delivered: number;
+  /** The application has read it. */
+  loaded: number;
+  /** The application says that it uses it. */
+  confirmed: number;
+  /** It was taken back, and that was taken (ACK). */
+  dropped: number;
+  /** The workload's stream has ended: what it does with what it has nobody knows. */
+  left: number;
+}
+
 function createBaseConnectionReport(): ConnectionReport {
   return { peers: [], truncated: false, held: [] };
 }
@@ -858,6 +883,186 @@ export const LedgerEntry: MessageFns<LedgerEntry> = {
   },
 };
 
+function createBaseSecretReceipts(): SecretReceipts {
+  return { receipts: [] };
+}
+
+export const SecretReceipts: MessageFns<SecretReceipts> = {
+  encode(message: SecretReceipts, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.receipts) {
+      SecretReceipt.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SecretReceipts {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSecretReceipts();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.receipts.push(SecretReceipt.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseSecretReceipt(): SecretReceipt {
+  return { pod: "", reporter: "", secret: "", version: "", delivered: 0, loaded: 0, confirmed: 0, dropped: 0, left: 0 };
+}
+
+export const SecretReceipt: MessageFns<SecretReceipt> = {
+  encode(message: SecretReceipt, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.pod !== "") {
+      writer.uint32(10).string(message.pod);
+    }
+    if (message.reporter !== "") {
+      writer.uint32(18).string(message.reporter);
+    }
+    if (message.secret !== "") {
+      writer.uint32(26).string(message.secret);
+    }
+    if (message.version !== "") {
+      writer.uint32(34).string(message.version);
+    }
+    if (message.delivered !== 0) {
+      writer.uint32(40).int64(message.delivered);
+    }
+    if (message.loaded !== 0) {
+      writer.uint32(48).int64(message.loaded);
+    }
+    if (message.confirmed !== 0) {
+      writer.uint32(56).int64(message.confirmed);
+    }
+    if (message.dropped !== 0) {
+      writer.uint32(64).int64(message.dropped);
+    }
+    if (message.left !== 0) {
+      writer.uint32(72).int64(message.left);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SecretReceipt {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSecretReceipt();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.pod = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.reporter = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.secret = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.version = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.delivered = longToNumber(reader.int64());
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.loaded = longToNumber(reader.int64());
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.confirmed = longToNumber(reader.int64());
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.dropped = longToNumber(reader.int64());
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.left = longToNumber(reader.int64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
 export type ReportServiceService = typeof ReportServiceService;
 export const ReportServiceService = {
   report: {
@@ -882,6 +1087,16 @@ export const ReportServiceService = {
     responseSerialize: (value: ReportSummary): Buffer => Buffer.from(ReportSummary.encode(value).finish()),
     responseDeserialize: (value: Buffer): ReportSummary => ReportSummary.decode(value),
   },
+  /** Who has which version of which secret. One message is new and changed receipts; the first ones on a stream are all that are kept. */
+  confirm: {
+    path: "/handfast.report.v1.ReportService/Confirm" as const,
+    requestStream: true as const,
+    responseStream: true as const,
+    requestSerialize: (value: SecretReceipts): Buffer => Buffer.from(SecretReceipts.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SecretReceipts => SecretReceipts.decode(value),
+    responseSerialize: (value: ReportSummary): Buffer => Buffer.from(ReportSummary.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ReportSummary => ReportSummary.decode(value),
+  },
 } as const;
 
 export interface ReportServiceServer extends UntypedServiceImplementation {
@@ -891,6 +1106,8 @@ export interface ReportServiceServer extends UntypedServiceImplementation {
    * From an agent: one message is about one sidecar, and the first about it on a stream has all of its entries.
    */
   record: handleBidiStreamingCall<LedgerReport, ReportSummary>;
+  /** Who has which version of which secret. One message is new and changed receipts; the first ones on a stream are all that are kept. */
+  confirm: handleBidiStreamingCall<SecretReceipts, ReportSummary>;
 }
 
 export interface ReportServiceClient extends Client {
@@ -904,6 +1121,10 @@ export interface ReportServiceClient extends Client {
   record(): ClientDuplexStream<LedgerReport, ReportSummary>;
   record(options: Partial<CallOptions>): ClientDuplexStream<LedgerReport, ReportSummary>;
   record(metadata: Metadata, options?: Partial<CallOptions>): ClientDuplexStream<LedgerReport, ReportSummary>;
+  /** Who has which version of which secret. One message is new and changed receipts; the first ones on a stream are all that are kept. */
+  confirm(): ClientDuplexStream<SecretReceipts, ReportSummary>;
+  confirm(options: Partial<CallOptions>): ClientDuplexStream<SecretReceipts, ReportSummary>;
+  confirm(metadata: Metadata, options?: Partial<CallOptions>): ClientDuplexStream<SecretReceipts, ReportSummary>;
 }
 
 export const ReportServiceClient = makeGenericClientConstructor(

@@ -42,8 +42,15 @@ export interface SPIFFECertValidatorConfig_TrustDomain {
   trustBundle: DataSource | undefined;
 }
 
+/** Either secret or secrets, never both. */
 export interface GenericSecret {
   secret: DataSource | undefined;
+  secrets: { [key: string]: DataSource };
+}
+
+export interface GenericSecret_SecretsEntry {
+  key: string;
+  value: DataSource | undefined;
 }
 
 export interface Secret {
@@ -352,7 +359,7 @@ export const SPIFFECertValidatorConfig_TrustDomain: MessageFns<SPIFFECertValidat
 };
 
 function createBaseGenericSecret(): GenericSecret {
-  return { secret: undefined };
+  return { secret: undefined, secrets: {} };
 }
 
 export const GenericSecret: MessageFns<GenericSecret> = {
@@ -360,6 +367,9 @@ export const GenericSecret: MessageFns<GenericSecret> = {
     if (message.secret !== undefined) {
       DataSource.encode(message.secret, writer.uint32(10).fork()).join();
     }
+    globalThis.Object.entries(message.secrets).forEach(([key, value]: [string, DataSource]) => {
+      GenericSecret_SecretsEntry.encode({ key: key as any, value }, writer.uint32(18).fork()).join();
+    });
     return writer;
   },
 
@@ -382,6 +392,74 @@ export const GenericSecret: MessageFns<GenericSecret> = {
             }
 
             message.secret = DataSource.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            const entry2 = GenericSecret_SecretsEntry.decode(reader, reader.uint32());
+            if (entry2.value !== undefined) {
+              message.secrets[entry2.key] = entry2.value;
+            }
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseGenericSecret_SecretsEntry(): GenericSecret_SecretsEntry {
+  return { key: "", value: undefined };
+}
+
+export const GenericSecret_SecretsEntry: MessageFns<GenericSecret_SecretsEntry> = {
+  encode(message: GenericSecret_SecretsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== undefined) {
+      DataSource.encode(message.value, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GenericSecret_SecretsEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGenericSecret_SecretsEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = DataSource.decode(reader, reader.uint32());
             continue;
           }
         }
