@@ -2,7 +2,7 @@
 // (https://istio.io/latest/docs/concepts/security/#implicit-enablement).
 
 import { type SpiffeId, workloadOf } from '../spiffe/spiffe-id.ts';
-import { type HttpMatch, httpValuesIn, matchesRequest, type ReadRequest } from './http-match.ts';
+import { type HttpMatch, hostReadings, httpValuesIn, matchesRequest, type ReadRequest } from './http-match.ts';
 import type { HttpRequestFacts } from './http-request.ts';
 import { type IpBits, type IpBlock, ipBitsOf, ipBlockSetOf } from './ip-blocks.ts';
 import type { Endpoint } from './model.ts';
@@ -98,11 +98,12 @@ export function decideAuthorization(set: AuthorizationSet, subject: Authorizatio
   const facts = factsOf(subject);
   const { request } = subject;
   if (request === undefined) return decideBy(inForce, subject, facts);
-  // Whichever way the application reads the path, it must be allowed that way.
-  for (const path of request.paths) {
-    const verdict = decideBy(inForce, subject, { ...facts, request: { ...request, path } });
-    if (!verdict.allowed) return verdict;
-  }
+  // Whichever way the application reads path and host, it must be allowed that way.
+  for (const host of hostReadings(request.host))
+    for (const path of request.paths) {
+      const verdict = decideBy(inForce, subject, { ...facts, request: { ...request, host, path } });
+      if (!verdict.allowed) return verdict;
+    }
   return request.paths.length === 0 ? denied(`${who(subject)}: a request without a path`) : ALLOWED;
 }
 

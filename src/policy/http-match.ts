@@ -56,7 +56,7 @@ export const emptyHttpMatch: HttpMatch = Object.freeze({
   claims: [],
 });
 
-/** One reading of a request's path. */
+/** One reading of a request's path and host. */
 export interface ReadRequest extends Omit<HttpRequestFacts, 'paths'> {
   readonly path: string;
 }
@@ -70,21 +70,30 @@ export function matchesRequest(match: HttpMatch, { method, path, host, header, a
     texts(match.methods, match.notMethods, [method]) &&
     (match.paths.length === 0 || match.paths.some(isPath)) &&
     !match.notPaths.some(isPath) &&
-    ((match.hosts.length === 0 && match.notHosts.length === 0) || texts(match.hosts, match.notHosts, readingsOf(host))) &&
+    texts(match.hosts, match.notHosts, [host]) &&
     texts(match.requestPrincipals, match.notRequestPrincipals, [auth?.principal ?? '']) &&
     texts(match.audiences, match.notAudiences, auth?.audiences ?? []) &&
     texts(match.presenters, match.notPresenters, [auth?.presenter ?? '']) &&
-    match.headers.every(({ name, values, notValues }) => texts(values, notValues, [header(name) ?? ''])) &&
+    match.headers.every((one) => matchesHeader(one, header(one.name))) &&
     match.claims.every(({ path: claim, values, notValues }) => texts(values, notValues, claimAt(auth?.claims, claim)))
   );
 }
 
-/** Names are the same in both cases, with and without the port and the root's dot: whoever matches one of them matches the host. */
-function readingsOf(host: string): string[] {
+/** One that is there says something, even if that is nothing. */
+function matchesHeader({ values, notValues }: HeaderMatch, value: string | undefined): boolean {
+  const is = (one: StringMatch) => value !== undefined && (one.kind === 'presence' || matchesText(one, value));
+  return (values.length === 0 || values.some(is)) && !notValues.some(is);
+}
+
+/** Names are the same in both cases; some take the port and the root's dot for a part of one, and some do not. */
+export function hostReadings(host: string): string[] {
   const asSent = host.toLowerCase();
   const named = asSent.replace(/:\d*$/, '');
   return [...new Set([asSent, named, named.replace(/\.+$/, '')])];
 }
+
+/** OAuth's, as Istio has them. */
+const SPACE_DELIMITED = ['scope', 'permission'];
 
 /** What is a text, or a list of texts; everything else is matched by nothing. */
 function claimAt(claims: Readonly<Record<string, unknown>> | undefined, path: readonly string[]): string[] {
@@ -93,7 +102,7 @@ function claimAt(claims: Readonly<Record<string, unknown>> | undefined, path: re
     if (typeof at !== 'object' || at === null || Array.isArray(at) || !Object.hasOwn(at, key)) return [];
     at = Reflect.get(at, key);
   }
-  if (typeof at === 'string') return [at];
+  if (typeof at === 'string') return path.length === 1 && SPACE_DELIMITED.includes(path[0] ?? '') ? at.split(' ') : [at];
   return Array.isArray(at) ? at.filter((value): value is string => typeof value === 'string') : [];
 }
 

@@ -20,7 +20,7 @@ export function pathTemplateProblem(text: string): string | undefined {
   return undefined;
 }
 
-/** A `{*}` takes no empty segment; a `{**}` takes what is left, also nothing, but for the segments that follow it. */
+/** A `{*}` takes no empty segment; a `{**}` takes at least one, which may be empty, but for the segments that follow it: `/a/{**}` has `/a/` and not `/a`. */
 export function matchesPathTemplate(template: string, path: string): boolean {
   if (!path.startsWith('/')) return false;
   const wanted = template.slice(1).split('/');
@@ -28,7 +28,7 @@ export function matchesPathTemplate(template: string, path: string): boolean {
   const any = wanted.indexOf(ANY);
   if (any < 0) return wanted.length === is.length && wanted.every((segment, index) => matchesSegment(segment, is[index]));
   const tail = wanted.slice(any + 1);
-  if (is.length < any + tail.length) return false;
+  if (is.length < any + 1 + tail.length) return false;
   const behind = is.length - tail.length;
   return (
     wanted.slice(0, any).every((segment, index) => matchesSegment(segment, is[index])) &&

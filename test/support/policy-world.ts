@@ -40,12 +40,18 @@ function factsOf({ method = 'GET', target = '/', host = 'any', headers = {}, cla
   if ('refusal' in path) throw new Error(path.refusal);
   const { iss, sub, aud, azp } = claims ?? {};
   const auth = {
-    principal: `${iss}/${sub}`,
+    principal: typeof iss === 'string' && typeof sub === 'string' ? `${iss}/${sub}` : '',
     audiences: [aud].flat().filter((one) => typeof one === 'string'),
     presenter: typeof azp === 'string' ? azp : '',
     claims: claims ?? {},
   };
-  return { method, host, paths: path.readings, header: (name) => headers[name], auth: claims === undefined ? undefined : auth };
+  return {
+    method,
+    host,
+    paths: path.readings,
+    header: (name) => (Object.hasOwn(headers, name) ? headers[name] : undefined),
+    auth: claims === undefined ? undefined : auth,
+  };
 }
 
 export class PolicyWorld {
