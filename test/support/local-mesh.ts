@@ -28,6 +28,7 @@ export interface MeshPod {
   readonly serviceAccount: string;
   readonly tunnels: boolean;
   readonly workers: number;
+  readonly http: boolean;
 }
 
 export interface PodSpec {
@@ -39,6 +40,8 @@ export interface PodSpec {
   readonly tunnels?: boolean;
   /** Threads of its sidecar. Default: 1. */
   readonly workers?: number;
+  /** Whether its service's port is declared HTTP, so that its sidecar reads requests. Default: it is passed on as TCP. */
+  readonly http?: boolean;
 }
 
 export class Mesh {
@@ -90,8 +93,8 @@ export class Mesh {
 
   async addPod(spec: PodSpec): Promise<MeshPod> {
     const pod = await this.#network.addPod(`${spec.name}-${spec.namespace}`);
-    const { name, meshed, serviceAccount = name, tunnels = meshed, workers = 1 } = spec;
-    const added = { ...spec, pod, serviceAccount, tunnels, workers };
+    const { name, meshed, serviceAccount = name, tunnels = meshed, workers = 1, http = false } = spec;
+    const added = { ...spec, pod, serviceAccount, tunnels, workers, http };
     this.pods.set(`${spec.name}.${spec.namespace}`, added);
     return added;
   }
@@ -126,11 +129,11 @@ export class Mesh {
       spec: { serviceAccountName: serviceAccount },
       status: { podIP: pod.ipv4, podIPs: [{ ip: pod.ipv4 }, { ip: pod.ipv6 }] },
     }));
-    const services = [...this.pods.values()].map(({ name, namespace }, index) => ({
+    const services = [...this.pods.values()].map(({ name, namespace, http }, index) => ({
       apiVersion: 'v1',
       kind: 'Service',
       metadata: { name, namespace },
-      spec: { clusterIP: `10.96.0.${index + 10}`, selector: { app: name }, ports: [{ name: 'http', port: 8000 }] },
+      spec: { clusterIP: `10.96.0.${index + 10}`, selector: { app: name }, ports: [{ name: http ? 'http' : 'tcp', port: 8000 }] },
     }));
     await this.configure('registry.yaml', [...pods, ...services]);
   }
