@@ -190,7 +190,7 @@ function once<T>(make: () => T): () => T {
 function matches(policy: Authorization, facts: Facts): boolean {
   const { ofRequests, ofConnections } = effectiveRules(policy);
   const rules = facts.request === undefined ? ofConnections : ofRequests;
-  return rules.some((rule) => rule.every((clause) => clause.some((match) => matchesAll(match, facts))));
+  return rules.some((rule) => rule.every((clause) => clause.some((match) => matchesAll(match, facts, policy.action))));
 }
 
 interface EffectiveRules {
@@ -224,7 +224,7 @@ function forConnections(rule: AuthorizationRule, action: Authorization['action']
   return [left.filter((clause) => !clause.some(isEmpty))];
 }
 
-function matchesAll(match: AuthorizationMatch, facts: Facts): boolean {
+function matchesAll(match: AuthorizationMatch, facts: Facts, action: Authorization['action']): boolean {
   const { principal, namespace, serviceAccount, port, source, destination, request } = facts;
   const isAccount = (wanted: ServiceAccountMatch) => wanted.namespace === namespace && wanted.serviceAccount === serviceAccount;
   return (
@@ -236,7 +236,7 @@ function matchesAll(match: AuthorizationMatch, facts: Facts): boolean {
     (match.notSourceIps.length === 0 || !ipBlockSetOf(match.notSourceIps).has(source())) &&
     (match.destinationIps.length === 0 || ipBlockSetOf(match.destinationIps).has(destination())) &&
     (match.notDestinationIps.length === 0 || !ipBlockSetOf(match.notDestinationIps).has(destination())) &&
-    (match.http === undefined || (request !== undefined && matchesRequest(match.http, request)))
+    (match.http === undefined || (request !== undefined && matchesRequest(match.http, request, action)))
   );
 }
 

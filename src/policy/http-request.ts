@@ -16,8 +16,8 @@ export interface HttpRequestFacts {
   readonly paths: readonly string[];
   /** The Host header, or the authority of an absolute target, as it was sent; empty where there was none. */
   readonly host: string;
-  /** All values of a header that goes on to the application, by its name in lower case, joined by commas. Undefined where it is absent. */
-  readonly header: (name: string) => string | undefined;
+  /** All values of a header that goes on to the application, by its name in lower case, one for each time it stands there. */
+  readonly header: (name: string) => readonly string[];
   /** Undefined without a token. */
   readonly auth: RequestAuth | undefined;
 }

@@ -23,8 +23,8 @@ export function pathTemplateProblem(text: string): string | undefined {
 /** A `{*}` takes no empty segment; a `{**}` takes at least one, which may be empty, but for the segments that follow it: `/a/{**}` has `/a/` and not `/a`. */
 export function matchesPathTemplate(template: string, path: string): boolean {
   if (!path.startsWith('/')) return false;
-  const wanted = template.slice(1).split('/');
-  const is = path.slice(1).split('/');
+  const wanted = segmentsOf(template, templates);
+  const is = segmentsOf(path, paths);
   const any = wanted.indexOf(ANY);
   if (any < 0) return wanted.length === is.length && wanted.every((segment, index) => matchesSegment(segment, is[index]));
   const tail = wanted.slice(any + 1);
@@ -34,6 +34,21 @@ export function matchesPathTemplate(template: string, path: string): boolean {
     wanted.slice(0, any).every((segment, index) => matchesSegment(segment, is[index])) &&
     tail.every((segment, index) => segment === is[behind + index])
   );
+}
+
+/** Taken apart once: a request's path is held against many templates, and a template against many paths. */
+const templates = new Map<string, readonly string[]>();
+const paths = new Map<string, readonly string[]>();
+const MAX_KEPT = 10_000;
+
+function segmentsOf(text: string, kept: Map<string, readonly string[]>): readonly string[] {
+  const known = kept.get(text);
+  if (known !== undefined) return known;
+  const segments = text.slice(1).split('/');
+  // Of paths, which callers make up, the last one.
+  if (kept === paths || kept.size >= MAX_KEPT) kept.clear();
+  kept.set(text, segments);
+  return segments;
 }
 
 function matchesSegment(wanted: string, is: string | undefined): boolean {

@@ -60,10 +60,7 @@ export class RequestJudge {
     const values = (name: string) => valuesOf(request.fields, name);
     const token = authenticateRequest(policy.http?.jwtRules ?? [], { values, query: request.path.query }, at);
     if ('refused' in token) return { allowed: false, status: 401, code: 'JWT_INVALID', ...token.refused };
-    const header = (name: string) => {
-      const all = name === 'host' ? [request.host] : values(name);
-      return all.length === 0 ? undefined : all.join(',');
-    };
+    const header = (name: string) => (name === 'host' ? [request.host] : values(name));
     const { method, host, path } = request;
     const facts = { method, paths: path.readings, host, header, auth: token.auth };
     const authorizations = mesh.authorizations.of(self);

@@ -31,7 +31,7 @@ export interface Asked {
   readonly method?: string;
   readonly target?: string;
   readonly host?: string;
-  readonly headers?: Readonly<Record<string, string>>;
+  readonly headers?: Readonly<Record<string, string | readonly string[]>>;
   readonly claims?: Readonly<Record<string, unknown>>;
 }
 
@@ -49,7 +49,7 @@ function factsOf({ method = 'GET', target = '/', host = 'any', headers = {}, cla
     method,
     host,
     paths: path.readings,
-    header: (name) => (Object.hasOwn(headers, name) ? headers[name] : undefined),
+    header: (name) => (Object.hasOwn(headers, name) ? [headers[name] ?? []].flat() : []),
     auth: claims === undefined ? undefined : auth,
   };
 }

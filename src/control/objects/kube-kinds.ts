@@ -1,6 +1,6 @@
 // The collections of an API server that control follows, and what is made of each object: an entry, or the reason why there is none.
 
-import { createHash } from 'node:crypto';
+import { createHash, generateKeyPairSync } from 'node:crypto';
 import type { z } from 'zod';
 import { messageOf } from '../../errors.ts';
 import type { KubeObject } from '../../kube/api.ts';
@@ -138,7 +138,13 @@ function statusPath(path: string, { apiVersion }: KubeObject): string {
 const CLOSING: Readonly<Record<string, object>> = {
   AuthorizationPolicy: { action: 'DENY', rules: [{}] },
   PeerAuthentication: { mtls: { mode: 'STRICT' } },
+  // An application may read tokens that it takes to be verified: until they are again, none passes. Nobody has this key's other half.
+  RequestAuthentication: { jwtRules: [{ issuer: 'unreadable', jwks: JSON.stringify({ keys: [{ ...nobodysKey(), kid: 'nobody' }] }) }] },
 };
+
+function nobodysKey(): object {
+  return generateKeyPairSync('ec', { namedCurve: 'P-256' }).publicKey.export({ format: 'jwk' });
+}
 
 /** For a policy that cannot be read and never could: whom it selects is closed until it can be. To overlook it would open what it is meant to close. */
 function standIn(kind: ObjectKind, object: KubeObject): ObjectEntry | undefined {

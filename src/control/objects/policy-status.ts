@@ -165,7 +165,7 @@ function ownConditions({ refusal, reach, otherwise }: PolicyVerdict): Condition[
 }
 
 const OF_POLICIES =
-  'Its last version that could be read stays in force; if there was none, an AuthorizationPolicy or PeerAuthentication (in a ScopeConfig too) closes whom it selects';
+  'Its last version that could be read stays in force; if there was none, an AuthorizationPolicy or PeerAuthentication (in a ScopeConfig too) closes whom it selects, and a RequestAuthentication lets no token in';
 
 function messageFor(refusal: string | undefined, otherwise = OF_POLICIES): string {
   return refusal === undefined ? 'in force' : `${refusal}. ${otherwise}`.slice(0, MAX_MESSAGE);
