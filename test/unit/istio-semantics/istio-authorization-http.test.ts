@@ -191,6 +191,10 @@ describe('hosts', () => {
 describe('headers', () => {
   const KEY = 'request.headers[X-Token]';
   rows([
+    ['denied, twice', DENY_TASK, [web(deny(when(KEY, 'values: [bad]')))], { headers: { 'x-token': ['bad', 'good'] } }, 'no'],
+    ['denied unless, twice', DENY_TASK, [web(deny(when(KEY, 'notValues: [admin]')))], { headers: { 'x-token': ['admin', 'guest'] } }, 'no'],
+    ['allowed unless, twice', DENY_TASK, [web(allow(when(KEY, 'notValues: [bad]')))], { headers: { 'x-token': ['bad', 'good'] } }, 'no'],
+    ['allowed, twice', DENY_TASK, [web(allow(when(KEY, 'values: [admin]')))], { headers: { 'x-token': ['admin', 'guest'] } }, 'no'],
     ['exactly', CONDITIONS, [web(allow(when(KEY, 'values: [admin]')))], { headers: { 'x-token': 'admin' } }, 'yes'],
     ['another value', CONDITIONS, [web(allow(when(KEY, 'values: [admin]')))], { headers: { 'x-token': 'guest' } }, 'no'],
     ['its case matters', CONDITIONS, [web(allow(when(KEY, 'values: [admin]')))], { headers: { 'x-token': 'Admin' } }, 'no'],
