@@ -31,7 +31,7 @@ export interface RequestServerOptions {
 
 export class RequestServer {
   readonly #server: Server;
-  readonly #proxy: HttpProxy;
+  #proxy: HttpProxy | undefined;
   readonly #settings: ExchangeSettings;
   readonly #callers = new Map<Duplex, Caller>();
   readonly #forwardings = new WeakMap<IncomingMessage, RequestForwarding>();
@@ -40,11 +40,6 @@ export class RequestServer {
 
   constructor({ forwardClientCert, halfCloseTimeoutMs, now }: RequestServerOptions) {
     this.#settings = { mode: forwardClientCert, isDraining: () => this.#draining, halfCloseTimeoutMs, now };
-    const Library = loadHttpProxy();
-    this.#proxy = new Library({ selfHandleResponse: true, toProxy: true });
-    this.#proxy.on('proxyReq', (asking, message) => this.#forwardings.get(message)?.ask(asking));
-    this.#proxy.on('proxyRes', (answer, message) => this.#forwardings.get(message)?.answer(answer));
-    this.#proxy.on('proxyReqWs', (asking, message) => this.#upgradings.get(message)?.ask(asking));
     this.#server = createServer({
       maxHeaderSize: MAX_HEAD_BYTES,
       headersTimeout: HEAD_TIMEOUT_MS,
@@ -108,6 +103,18 @@ export class RequestServer {
     this.#server.close();
   }
 
+  /** Loaded with the first request: most sidecars have none to read. */
+  #library(): HttpProxy {
+    if (this.#proxy !== undefined) return this.#proxy;
+    const Library = loadHttpProxy();
+    const proxy = new Library({ selfHandleResponse: true, toProxy: true });
+    proxy.on('proxyReq', (asking, message) => this.#forwardings.get(message)?.ask(asking));
+    proxy.on('proxyRes', (answer, message) => this.#forwardings.get(message)?.answer(answer));
+    proxy.on('proxyReqWs', (asking, message) => this.#upgradings.get(message)?.ask(asking));
+    this.#proxy = proxy;
+    return proxy;
+  }
+
   #onRequest(message: IncomingMessage, response: ServerResponse, expectsContinue: boolean): void {
     const caller = this.#callers.get(message.socket);
     const settings = this.#settings;
@@ -115,7 +122,7 @@ export class RequestServer {
       this.#forwardings.set(asked, forwarding);
       // What http-proxy copies: nothing that was not judged leaves, whatever it does or leaves undone.
       asked.headers = {};
-      this.#proxy.web(asked, answer, { target: APPLICATION, agent: caller?.agent }, (error) => forwarding.fail(error));
+      this.#library().web(asked, answer, { target: APPLICATION, agent: caller?.agent }, (error) => forwarding.fail(error));
     };
     const taken = caller?.inTurn(() => exchange(message, response, { caller, settings, expectsContinue, forward }));
     if (taken !== true) this.#overwhelmed(message.socket);
@@ -126,7 +133,7 @@ export class RequestServer {
     const forward = (upgrading: Upgrading) => {
       this.#upgradings.set(message, upgrading);
       message.headers = { upgrade: 'websocket' };
-      this.#proxy.ws(message, socket, head, { target: APPLICATION, agent: caller?.agent }, (error) => upgrading.fail(error));
+      this.#library().ws(message, socket, head, { target: APPLICATION, agent: caller?.agent }, (error) => upgrading.fail(error));
     };
     const taken = caller?.inTurn(() => upgrade(message, { socket, caller, settings: this.#settings, forward }));
     if (taken !== true) this.#overwhelmed(socket);
