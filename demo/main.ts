@@ -74,6 +74,7 @@ async function demo(mesh: Mesh): Promise<void> {
     () => switchTo(mesh, { objects: [STRICT], witness: 'httpbin.foo', label: 'STRICT for the whole mesh' }),
     () => showMatrix(mesh, 'STRICT', (from, to) => from === 'sleep.legacy' && to !== 'httpbin.legacy'),
     () => showReason(mesh),
+    () => showRequests(mesh),
     () => showRotation(mesh),
     () => showImpostor(mesh),
     () => showKeys(mesh),
@@ -90,6 +91,7 @@ async function startMesh(mesh: Mesh): Promise<void> {
     await mesh.addPod({ name: 'httpbin', namespace, meshed });
   }
   await mesh.addPod({ name: 'payments', namespace: 'bar', meshed: true });
+  await mesh.addPod({ name: 'api', namespace: 'foo', meshed: true, http: true });
   await mesh.configureRegistry();
   await mesh.configure('policy.yaml', [PERMISSIVE]);
   await mesh.startControlPlane();
@@ -98,7 +100,7 @@ async function startMesh(mesh: Mesh): Promise<void> {
   const sidecars = pods.filter(({ meshed, name }) => meshed && name !== 'payments');
   await Promise.all([
     ...sidecars.map((pod) => mesh.startSidecar(pod)),
-    ...pods.filter(({ name }) => name === 'httpbin').map((pod) => mesh.startApplication(pod, 'httpbin.ts', ['8000'])),
+    ...pods.filter(({ name }) => name === 'httpbin' || name === 'api').map((pod) => mesh.startApplication(pod, 'httpbin.ts', ['8000'])),
   ]);
   await Promise.all(sidecars.map((pod) => mesh.awaitReady(pod)));
   checks.say(`${sidecars.length} sidecars ready`);
@@ -231,6 +233,38 @@ async function showTunnel(mesh: Mesh): Promise<void> {
     `they shared ${sessions.size} TLS session${sessions.size === 1 ? '' : 's'}`,
     sessions.size >= 1 && sessions.size <= MAX_SESSIONS,
     'more than one where a certificate was renewed as they began',
+  );
+}
+
+/** A port that is declared HTTP: each request is judged, and the application hears who called. */
+async function showRequests(mesh: Mesh): Promise<void> {
+  checks.heading('Reading the requests of api.foo, whose port is declared HTTP');
+  const client = mesh.pod('sleep.bar');
+  const { status, headers } = await mesh.ask(client, 'api.foo', '/get', '-H', 'x-forwarded-client-cert: By=forged');
+  const heard = headers['x-forwarded-client-cert'] ?? '';
+  checks.check(
+    'the application hears who called, and nothing that was forged',
+    status === 200 && heard.endsWith('URI=spiffe://cluster.local/ns/bar/sa/sleep') && !heard.includes('forged'),
+    heard,
+  );
+  const policy = (name: string, spec: object) => ({
+    apiVersion: 'security.istio.io/v1',
+    kind: 'AuthorizationPolicy',
+    metadata: { name, namespace: 'foo' },
+    spec: { selector: { matchLabels: { app: 'api' } }, ...spec },
+  });
+  const reading = { action: 'ALLOW', rules: [{ to: [{ operation: { methods: ['GET'] } }] }] };
+  const noAdmin = { action: 'DENY', rules: [{ to: [{ operation: { paths: ['/admin', '/admin/*'] } }] }] };
+  await mesh.configure('requests.yaml', [policy('reading', reading), policy('no-admin', noAdmin)]);
+  const statusOf = async (path: string, ...more: string[]) => (await mesh.ask(client, 'api.foo', path, ...more)).status;
+  await eventually('the policies to hold', async () => (await statusOf('/get', '-X', 'POST')) === 403);
+  checks.check('a POST is refused with 403, a GET is answered', (await statusOf('/get')) === 200);
+  const spellings = ['/admin', '//admin', '/x/../admin', '/%61dmin', '/x/..;/admin', '/%2561dmin'];
+  const statuses = await Promise.all(spellings.map((path) => statusOf(path)));
+  checks.check(
+    '/admin is refused however it is spelt',
+    statuses.every((one) => one === 403),
+    spellings.join(' '),
   );
 }
 

@@ -10,7 +10,6 @@ import { eventually, Mesh, type MeshPod } from '../support/local-mesh.ts';
 import { requireNamespaces } from '../support/namespaces.ts';
 
 const skip = requireNamespaces();
-const APPLICATION = 1000;
 
 const security = (kind: string, name: string, spec: object, namespace = 'istio-system') => ({
   apiVersion: 'security.istio.io/v1',
@@ -26,11 +25,6 @@ function token(claims: object): string {
   const part = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64url');
   const signed = `${part({ alg: 'ES256', kid: 'a' })}.${part({ iss: 'https://issuer', sub: 'alice', exp: Math.floor(Date.now() / 1000) + 600, ...claims })}`;
   return `${signed}.${sign('sha256', Buffer.from(signed), { key: key.privateKey, dsaEncoding: 'ieee-p1363' }).toString('base64url')}`;
-}
-
-interface Heard {
-  readonly status: number;
-  readonly headers: Record<string, string>;
 }
 
 describe('requests behind real iptables', { skip }, () => {
@@ -64,14 +58,7 @@ describe('requests behind real iptables', { skip }, () => {
     rmSync(dir, { recursive: true, force: true });
   });
 
-  async function ask(from: MeshPod, target: string, path: string, ...more: string[]): Promise<Heard> {
-    const resolve = `${target}:8000:${mesh.addressOf(target, from)}`;
-    const curl = ['curl', '-g', '-s', '--path-as-is', '-w', '\n%{http_code}', '-m', '5', '--resolve', resolve, ...more];
-    const { stdout } = await from.pod.attempt([...curl, `http://${target}:8000${path}`], { uid: APPLICATION, gid: APPLICATION });
-    const [status, ...body] = stdout.split('\n').reverse();
-    const text = body.reverse().join('\n');
-    return { status: Number(status), headers: text.startsWith('{') ? JSON.parse(text).headers : {} };
-  }
+  const ask = (from: MeshPod, target: string, path: string, ...more: string[]) => mesh.ask(from, target, path, ...more);
 
   for (const target of ['httpbin.one', 'httpbin.many']) {
     const namespace = target.split('.')[1] ?? '';

@@ -239,6 +239,16 @@ export class Mesh {
     return Number(stdout);
   }
 
+  /** A request to the demo's httpbin: the status, and the header fields that the application heard. */
+  async ask(from: MeshPod, target: string, path: string, ...more: string[]): Promise<{ status: number; headers: Record<string, string> }> {
+    const resolve = `${target}:8000:${this.addressOf(target, from)}`;
+    const curl = ['curl', '-g', '-s', '--path-as-is', '-w', '\n%{http_code}', '-m', '5', '--resolve', resolve, ...more];
+    const { stdout } = await from.pod.attempt([...curl, `http://${target}:8000${path}`], { uid: APPLICATION, gid: APPLICATION });
+    const end = stdout.lastIndexOf('\n');
+    const body = stdout.slice(0, end);
+    return { status: Number(stdout.slice(end + 1)), headers: body.startsWith('{') ? JSON.parse(body).headers : {} };
+  }
+
   /** The log records of a sidecar so far. */
   async records(key: string): Promise<LogRecord[]> {
     const text = await readFile(this.#log(key), 'utf8').catch(() => '');
