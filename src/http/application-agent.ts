@@ -54,6 +54,11 @@ export class ApplicationAgent extends Agent implements ByteCounts {
     return socket;
   }
 
+  /** Nothing more will be said to the application; it may still answer. */
+  endWrites(): void {
+    for (const socket of this.#open) socket.end();
+  }
+
   /** Whatever it is used for: an upgraded connection has left Node's own books. */
   close(): void {
     for (const socket of this.#open) socket.destroy();

@@ -1,6 +1,6 @@
 // One request from its head to its record: read -> judged -> forwarded -> answered.
 
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import { type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http';
 import type { ErrorCode } from '../errors.ts';
 import type { ForwardClientCertMode } from '../policy/forward-client-cert.ts';
 import type { Caller } from './caller.ts';
@@ -36,7 +36,7 @@ export type Admission =
 /** Reads and judges a request; nothing of it has gone anywhere yet. */
 export function admit(message: IncomingMessage, of: { caller: Caller; settings: ExchangeSettings; expectsContinue: boolean }): Admission {
   const { connection } = of.caller;
-  const request = readRequest(message, of);
+  const request = readRequest(message, { ...of, authority: connection.authority });
   if ('bad' in request) return { request: undefined, refused: { ...request.bad, code: 'REQUEST_INVALID', fields: [] } };
   const verdict = connection.judge(request);
   if (!verdict.allowed) return { request, refused: verdict };
@@ -58,6 +58,8 @@ export async function exchange(
 ): Promise<void> {
   const { caller, settings } = of;
   const { connection, agent } = caller;
+  // Asked for by the caller, or by HTTP/1.0.
+  if (!response.shouldKeepAlive) caller.takeNoMore();
   const startedAt = settings.now();
   const { bytesWritten, bytesRead } = agent;
   const end = (ending: Omit<RequestEnd, 'bytesToApplication' | 'bytesFromApplication' | 'durationMs'>) =>
@@ -74,7 +76,7 @@ export async function exchange(
     const { refused } = admission;
     // Whoever waits for a 100 does not send its body now, and whoever is not understood may mean anything by what follows.
     const isLast = of.expectsContinue || request === undefined || settings.isDraining();
-    caller.hasRefused = isLast;
+    if (isLast) caller.takeNoMore();
     await refuse(response, refused, isLast);
     end({
       request,
@@ -86,7 +88,13 @@ export async function exchange(
     });
     return;
   }
-  const options: ForwardingOptions = { outgoing: admission.outgoing, agent, isLast: settings.isDraining, abort: () => connection.abort() };
+  const options: ForwardingOptions = {
+    outgoing: admission.outgoing,
+    agent,
+    isLast: settings.isDraining,
+    onLast: () => caller.takeNoMore(),
+    abort: () => connection.abort(),
+  };
   const forwarding = new RequestForwarding(message, response, options);
   if (response.destroyed) end({ request, status: undefined, decision: 'allowed', outcome: 'aborted' });
   else {
@@ -109,7 +117,7 @@ async function refuse(response: ServerResponse, { status, code, fields }: Refuse
   const own = ['content-type', 'text/plain', 'content-length', String(Buffer.byteLength(body))];
   const { promise, resolve } = Promise.withResolvers<void>();
   response.once('close', () => resolve());
-  response.writeHead(status, [...own, ...fields.flat(), ...(isLast ? ['connection', 'close'] : [])]);
+  response.writeHead(status, STATUS_CODES[status], [...own, ...fields.flat(), ...(isLast ? ['connection', 'close'] : [])]);
   response.end(body);
   await promise;
 }

@@ -3,6 +3,7 @@
 
 import type { ForwardClientCertMode } from '../policy/forward-client-cert.ts';
 import type { VerifiedPeer } from '../spiffe/verify-peer.ts';
+import { plainName } from './message-headers.ts';
 
 export const FORWARDED_CLIENT_CERT = 'x-forwarded-client-cert';
 
@@ -33,9 +34,9 @@ export function forwardedClientCert(
   return { value: brought === '' ? elementOf(from) : `${brought},${elementOf(from)}` };
 }
 
-/** One header may stand under several names: many frameworks make `_` of `-` and so cannot tell them apart. */
-export function isForwardedClientCert(lowerCaseName: string): boolean {
-  return lowerCaseName.replaceAll('_', '-') === FORWARDED_CLIENT_CERT;
+/** Under whatever spelling. */
+export function isForwardedClientCert(name: string): boolean {
+  return plainName(name) === FORWARDED_CLIENT_CERT;
 }
 
 const elements = new WeakMap<VerifiedPeer, Map<string, string>>();

@@ -3,7 +3,7 @@
 import type { IncomingMessage } from 'node:http';
 import { type RequestPath, readPath } from '../policy/request-path.ts';
 import { isForwardedClientCert } from './forwarded-client-cert.ts';
-import { endToEnd, fieldsOf, type HeaderField, tokensOf, valuesOf } from './message-headers.ts';
+import { endToEnd, fieldsOf, type HeaderField, plainName, tokensOf, valuesOf } from './message-headers.ts';
 import { REQUEST_ID, requestIdOf } from './request-id.ts';
 
 /** How the body is framed: `length` as it was written. */
@@ -23,26 +23,33 @@ export interface IncomingRequest {
   readonly framing: Framing;
   readonly expectsContinue: boolean;
   readonly takesTrailers: boolean;
+  /** What a header was, by its name in lower case, whether it goes on or not. */
+  readonly came: (name: string) => readonly string[];
+  /** The same of all names that many frameworks take for it. */
+  readonly alike: (name: string) => readonly string[];
 }
 
 /** Nobody's fault but the caller's. */
 export interface BadRequest {
-  readonly status: 400 | 417 | 431 | 501 | 505;
+  readonly status: 400 | 414 | 417 | 431 | 501 | 505;
   readonly reason: string;
 }
 
 /** Envoy takes 100. Beyond it applications begin to drop some, and then they read another request than we do. */
-const MAX_FIELDS = 200;
+export const MAX_FIELDS = 200;
 
-/** RFC 3986's host, and a port. */
-const HOST = /^[A-Za-z0-9._~!$&'()*+,;=%[\]:-]{0,255}$/;
+/** Of a path, without its query: it is read in many ways, each of which costs what it is long. */
+const MAX_PATH = 8 * 1024;
+
+/** A name or an address, and a port. Whatever else RFC 3986 lets stand there, somebody reads as something else. */
+const HOST = /^(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?$/;
 
 /** Written anew, each by who knows better. */
 const WRITTEN_ANEW: ReadonlySet<string> = new Set(['host', 'content-length', 'expect', REQUEST_ID]);
 
 export function readRequest(
   message: IncomingMessage,
-  { expectsContinue }: { expectsContinue: boolean },
+  { expectsContinue, authority }: { expectsContinue: boolean; authority: string },
 ): IncomingRequest | { readonly bad: BadRequest } {
   const all = fieldsOf(message.rawHeaders);
   if (all.length > MAX_FIELDS) return bad(431, `more than ${MAX_FIELDS} header fields`);
@@ -53,15 +60,17 @@ export function readRequest(
   const hosts = valuesOf(all, 'host');
   if (hosts.length > 1) return bad(400, `${hosts.length} Host fields`);
   if (hosts.length === 0 && message.httpVersion === '1.1') return bad(400, 'no Host field');
-  const path = readPath(message.url ?? '', { method: message.method ?? '' });
+  const target = message.url ?? '';
+  if ((target.indexOf('?') < 0 ? target.length : target.indexOf('?')) > MAX_PATH) return bad(414, `a path of more than ${MAX_PATH} bytes`);
+  const path = readPath(target, { method: message.method ?? '' });
   if ('refusal' in path) return bad(400, path.refusal);
-  const host = path.authority ?? hosts[0] ?? '';
+  // HTTP/1.0 may name none: then it is the address that was dialled.
+  const host = path.authority ?? hosts[0] ?? authority;
   if (path.authority !== undefined && hosts[0] !== undefined && hosts[0].toLowerCase() !== path.authority.toLowerCase())
     return bad(400, 'the target names another host than the Host field');
   if (!HOST.test(host)) return bad(400, 'the host is none');
   const fields = endToEnd(all).filter(([field]) => {
-    const name = field.toLowerCase();
-    return !WRITTEN_ANEW.has(name) && !isForwardedClientCert(name);
+    return !WRITTEN_ANEW.has(plainName(field)) && !isForwardedClientCert(field);
   });
   return {
     id: requestIdOf(valuesOf(all, REQUEST_ID)),
@@ -69,10 +78,12 @@ export function readRequest(
     path,
     host,
     fields,
-    forwardedClientCert: all.filter(([field]) => isForwardedClientCert(field.toLowerCase())).map(([, value]) => value),
+    forwardedClientCert: all.filter(([field]) => isForwardedClientCert(field)).map(([, value]) => value),
     framing,
     expectsContinue,
     takesTrailers: tokensOf(all, 'te').includes('trailers'),
+    came: (name) => valuesOf(all, name),
+    alike: (name) => all.filter(([field]) => plainName(field) === plainName(name)).map(([, value]) => value),
   };
 }
 

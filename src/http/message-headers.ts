@@ -27,6 +27,11 @@ export function fieldsOf(raw: readonly string[]): HeaderField[] {
   return fields;
 }
 
+/** One name for all that many frameworks take for the same: they make `_` of `-`. */
+export function plainName(name: string): string {
+  return name.toLowerCase().replaceAll('_', '-');
+}
+
 /** Every value of one field, in order. `name` in lower case. */
 export function valuesOf(fields: readonly HeaderField[], name: string): string[] {
   const found: string[] = [];
@@ -53,5 +58,5 @@ export function endToEnd(fields: readonly HeaderField[]): HeaderField[] {
 
 /** What goes on of trailers. */
 export function endToEndTrailers(fields: readonly HeaderField[]): HeaderField[] {
-  return fields.filter(([field]) => !NO_TRAILERS.has(field.toLowerCase().replaceAll('_', '-')));
+  return fields.filter(([field]) => !NO_TRAILERS.has(plainName(field)));
 }

@@ -4,7 +4,7 @@ import type { ForwardClientCertMode } from '../policy/forward-client-cert.ts';
 import { FORWARDED_CLIENT_CERT, forwardedClientCert } from './forwarded-client-cert.ts';
 import type { HttpConnection, RequestVerdict } from './http-connection.ts';
 import type { BadRequest, IncomingRequest } from './incoming-request.ts';
-import type { HeaderField } from './message-headers.ts';
+import { type HeaderField, plainName } from './message-headers.ts';
 import type { Outgoing } from './request-forwarding.ts';
 import { REQUEST_ID } from './request-id.ts';
 
@@ -18,16 +18,12 @@ export function outgoingRequest(
     return certificate.refusal === 'too-long'
       ? { bad: { status: 431, reason: `${FORWARDED_CLIENT_CERT} is too long` } }
       : { bad: { status: 400, reason: `${FORWARDED_CLIENT_CERT} is malformed` } };
-  const fields: HeaderField[] = [['host', request.host === '' ? connection.authority : request.host]];
-  const removed = new Set(verdict.remove.map(plain));
-  for (const field of request.fields) if (removed.size === 0 || !removed.has(plain(field[0]))) fields.push(field);
+  const fields: HeaderField[] = [['host', request.host]];
+  const removed = new Set(verdict.remove.map(plainName));
+  for (const field of request.fields) if (removed.size === 0 || !removed.has(plainName(field[0]))) fields.push(field);
   fields.push(...verdict.add, [REQUEST_ID, request.id]);
   if (certificate.value !== undefined) fields.push([FORWARDED_CLIENT_CERT, certificate.value]);
   const query = verdict.query ?? request.path.query;
-  return { request, target: request.path.forward + query, fields };
-}
-
-/** Many frameworks cannot tell `_` from `-`: what must not go on must not go on under a name that they take for it. */
-function plain(name: string): string {
-  return name.toLowerCase().replaceAll('_', '-');
+  const reserved = new Set([...removed, ...verdict.add.map(([name]) => plainName(name)), FORWARDED_CLIENT_CERT, REQUEST_ID]);
+  return { request, target: request.path.forward + query, fields, reserved };
 }

@@ -1,13 +1,12 @@
 // One request on its way to the application and its answer on the way back, by http-proxy: which asks, streams the body and tells of errors. What it leaves open is closed here, and what it
 // would change (paths, framing, repeated fields, trailers) goes on as it was judged.
 
-import type { ClientRequest, IncomingMessage, ServerResponse } from 'node:http';
+import { type ClientRequest, type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http';
 import type { ErrorCode } from '../errors.ts';
 import { messageOf } from '../errors.ts';
 import type { ApplicationAgent } from './application-agent.ts';
-import { isForwardedClientCert } from './forwarded-client-cert.ts';
 import type { IncomingRequest } from './incoming-request.ts';
-import { endToEnd, endToEndTrailers, fieldsOf, type HeaderField, tokensOf } from './message-headers.ts';
+import { endToEnd, endToEndTrailers, fieldsOf, type HeaderField, plainName, tokensOf } from './message-headers.ts';
 
 /** Why there is no whole answer. */
 export interface ForwardingFailure {
@@ -21,6 +20,8 @@ export interface Outgoing {
   readonly target: string;
   /** All of them, but for framing. */
   readonly fields: readonly HeaderField[];
+  /** Names that only we may say, as `plainName` has them: in no trailer either. */
+  readonly reserved: ReadonlySet<string>;
 }
 
 export interface ForwardingOptions {
@@ -28,6 +29,8 @@ export interface ForwardingOptions {
   readonly agent: ApplicationAgent;
   /** No further request is wanted on this connection. */
   readonly isLast: () => boolean;
+  /** None will be taken any more. */
+  readonly onLast: () => void;
   readonly abort: () => void;
 }
 
@@ -61,8 +64,16 @@ export class RequestForwarding {
     return this.#failure;
   }
 
-  /** http-proxy has a connection, and nothing is written yet: it is said anew what goes. */
+  /** http-proxy has a connection, and nothing is written yet: it is said anew what goes. What Node will not send is a failure of this request. */
   ask(asking: ClientRequest): void {
+    try {
+      this.#ask(asking);
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  #ask(asking: ClientRequest): void {
     this.#asking = asking;
     asking.once('close', () => {
       // Such as a switch of protocols that nobody asked for, which Node ends without an error.
@@ -84,14 +95,14 @@ export class RequestForwarding {
         this.#continued = true;
         if (!this.#response.headersSent) this.#response.writeContinue();
       });
-      asking.flushHeaders();
+      // The head alone. `flushHeaders` would send it as UTF-8.
+      asking.write('', 'latin1');
     }
     if (outgoing.request.framing !== 'chunked') return;
     // Before http-proxy's own listener, which ends the request.
     this.#message.prependOnceListener('end', () => {
-      const trailers = endToEndTrailers(fieldsOf(this.#message.rawTrailers)).filter(([name]) => !isForwardedClientCert(name.toLowerCase()));
-      if (trailers.length > 0 && !asking.writableEnded)
-        asking.addTrailers(trailers.map(([name, value]): [string, string] => [name, value]));
+      const trailers = endToEndTrailers(fieldsOf(this.#message.rawTrailers)).filter(([name]) => !outgoing.reserved.has(plainName(name)));
+      if (!asking.writableEnded) addTrailers(asking, trailers);
     });
   }
 
@@ -104,8 +115,14 @@ export class RequestForwarding {
       if (!answer.complete) this.fail(new Error('the application broke off its answer'));
     });
     const all = fieldsOf(answer.rawHeaders);
-    const fields = endToEnd(all);
-    if (this.#endsConnection(answer, all)) fields.push(['connection', 'close']);
+    // Node has trailers announced where there is a place for them alone.
+    const isChunked =
+      tokensOf(all, 'transfer-encoding').includes('chunked') && this.#message.httpVersion === '1.1' && this.#message.method !== 'HEAD';
+    const fields = endToEnd(all).filter(([name]) => isChunked || name.toLowerCase() !== 'trailer');
+    if (this.#endsConnection(answer, all)) {
+      fields.push(['connection', 'close']);
+      this.#options.onLast();
+    }
     try {
       response.sendDate = false;
       response.writeHead(answer.statusCode ?? 502, answer.statusMessage ?? '', fields.flat());
@@ -114,9 +131,7 @@ export class RequestForwarding {
       return;
     }
     answer.once('end', () => {
-      const trailers = endToEndTrailers(fieldsOf(answer.rawTrailers));
-      if (trailers.length > 0 && !response.writableEnded)
-        response.addTrailers(trailers.map(([name, value]): [string, string] => [name, value]));
+      if (isChunked && !response.writableEnded) addTrailers(response, endToEndTrailers(fieldsOf(answer.rawTrailers)));
     });
     answer.pipe(response);
   }
@@ -136,7 +151,15 @@ export class RequestForwarding {
     this.#message.resume();
     const status = dialled ? 502 : 503;
     const body = dialled ? 'the application gave no answer\n' : 'the application cannot be reached\n';
-    response.writeHead(status, ['content-type', 'text/plain', 'content-length', String(body.length), 'connection', 'close']);
+    this.#options.onLast();
+    response.writeHead(status, STATUS_CODES[status], [
+      'content-type',
+      'text/plain',
+      'content-length',
+      String(body.length),
+      'connection',
+      'close',
+    ]);
     response.end(body);
   }
 
@@ -152,11 +175,22 @@ export class RequestForwarding {
   }
 }
 
+/** One that cannot be sent is left out: the message is whole without it. */
+function addTrailers(to: ClientRequest | ServerResponse, trailers: readonly HeaderField[]): void {
+  if (trailers.length === 0) return;
+  try {
+    to.addTrailers(trailers.map(([name, value]): [string, string] => [name, value]));
+  } catch {
+    // A character that Node does not send.
+  }
+}
+
 /** Everything that http-proxy has made of the request is taken out again: it joins repeated fields, and drops the framing of some bodies. */
 function writeHead(asking: ClientRequest, { request, target, fields }: Outgoing): void {
   for (const name of asking.getHeaderNames()) asking.removeHeader(name);
   asking.path = target;
-  for (const [name, value] of fields) asking.appendHeader(name, value);
+  for (const [name, value] of fields)
+    if (request.framing === 'chunked' || name.toLowerCase() !== 'trailer') asking.appendHeader(name, value);
   if (request.framing === 'chunked') asking.setHeader('transfer-encoding', 'chunked');
   else if (request.framing !== 'none') asking.setHeader('content-length', request.framing.length);
   else if (MAY_HAVE_A_BODY.has(request.method)) asking.setHeader('content-length', '0');

@@ -9,9 +9,10 @@ import type { ByteCounts } from './application-agent.ts';
 import { Caller } from './caller.ts';
 import { type ExchangeSettings, exchange } from './exchange.ts';
 import type { HttpConnection } from './http-connection.ts';
+import { MAX_FIELDS } from './incoming-request.ts';
 import { loadHttpProxy } from './load-http-proxy.ts';
 import type { RequestForwarding } from './request-forwarding.ts';
-import { isWebSocket, type Upgrading, upgrade } from './upgrade.ts';
+import { EarlyWords, isWebSocket, type Upgrading, upgrade } from './upgrade.ts';
 
 /** Envoy's limit for a request's head. */
 const MAX_HEAD_BYTES = 60 * 1024;
@@ -51,8 +52,10 @@ export class RequestServer {
       requireHostHeader: false,
       shouldUpgradeCallback: isWebSocket,
     });
-    // None is dropped unseen; how many there may be is said where they are read.
-    this.#server.maxHeadersCount = 0;
+    // One more than may be is kept, so that it is seen.
+    this.#server.maxHeadersCount = MAX_FIELDS + 1;
+    // A caller may say that it says no more, and wait for its answer: Node would end the connection under it.
+    Reflect.set(this.#server, 'httpAllowHalfOpen', true);
     this.#server.on('request', (message, response) => this.#onRequest(message, response, false));
     this.#server.on('checkContinue', (message, response) => this.#onRequest(message, response, true));
     this.#server.on('checkExpectation', (message, response) => this.#onRequest(message, response, true));
@@ -66,12 +69,14 @@ export class RequestServer {
   /** Resolves when the connection is over. */
   async serve(connection: HttpConnection, onCounts: (counts: ByteCounts) => void): Promise<'closed' | 'downstream-reset'> {
     const { stream } = connection;
-    const caller = new Caller(connection);
+    const caller = new Caller(connection, () => this.#draining);
     onCounts(caller.agent);
     this.#callers.set(stream, caller);
     const { promise, resolve } = Promise.withResolvers<'closed' | 'downstream-reset'>();
     let outcome: 'closed' | 'downstream-reset' = 'closed';
+    let halfOpen: NodeJS.Timeout | undefined;
     const onClose = () => {
+      clearTimeout(halfOpen);
       this.#callers.delete(stream);
       caller.close();
       resolve(outcome);
@@ -86,7 +91,13 @@ export class RequestServer {
     }
     stream.once('close', onClose);
     // Ended on our side, it waits for the other's end, but not for ever.
-    stream.once('finish', () => setTimeout(() => connection.abort(), LINGER_MS).unref());
+    stream.once('finish', () => {
+      if (!caller.isUpgraded) setTimeout(() => connection.abort(), LINGER_MS).unref();
+    });
+    stream.once('end', () => {
+      caller.callerEnded();
+      halfOpen = setTimeout(() => connection.abort(), this.#settings.halfCloseTimeoutMs).unref();
+    });
     this.#server.emit('connection', stream);
     // It was held while it was judged.
     stream.resume();
@@ -133,9 +144,11 @@ export class RequestServer {
     const forward = (upgrading: Upgrading) => {
       this.#upgradings.set(message, upgrading);
       message.headers = { upgrade: 'websocket' };
-      this.#library().ws(message, socket, head, { target: APPLICATION, agent: caller?.agent }, (error) => upgrading.fail(error));
+      this.#library().ws(message, socket, undefined, { target: APPLICATION, agent: caller?.agent }, (error) => upgrading.giveUp(error));
     };
-    const taken = caller?.inTurn(() => upgrade(message, { socket, caller, settings: this.#settings, forward }));
+    if (caller === undefined || caller.takesNoMore) return;
+    const early = new EarlyWords(socket, head, () => caller.connection.abort());
+    const taken = caller.inTurn(() => upgrade(message, { socket, early, caller, settings: this.#settings, forward }));
     if (taken !== true) this.#overwhelmed(socket);
   }
 
@@ -155,6 +168,7 @@ export class RequestServer {
     // The connection's own end: it has its record.
     if (error.code === 'ECONNRESET' || error.code === 'EPIPE') return;
     if (error.code === 'HPE_INVALID_EOF_STATE') {
+      // Half a request, or a body without its end.
       caller.connection.abort();
       return;
     }
@@ -165,11 +179,11 @@ export class RequestServer {
   #refuseUnread(socket: Duplex, { status, reason }: { status: number; reason: string }): void {
     const caller = this.#callers.get(socket);
     if (caller === undefined || caller.isOver) return;
-    const isIdle = caller.isIdle;
-    caller.isOver = true;
-    // What follows a request that was refused as unreadable.
-    if (caller.hasRefused) {
-      socket.end();
+    const { isIdle, takesNoMore: isLast } = caller;
+    if (isIdle || !isLast) caller.isOver = true;
+    // What follows the last answer.
+    if (isLast) {
+      if (isIdle) socket.end();
       return;
     }
     this.#record(caller, { status: isIdle ? status : undefined, reason });

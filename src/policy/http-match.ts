@@ -62,7 +62,11 @@ export interface ReadRequest extends Omit<HttpRequestFacts, 'paths'> {
 }
 
 /** `action`: what a match leads to. Where applications may see more than one thing, a DENY matches by any of them, and an ALLOW by none that is not the whole. */
-export function matchesRequest(match: HttpMatch, { method, path, host, header, auth }: ReadRequest, action: 'ALLOW' | 'DENY'): boolean {
+export function matchesRequest(
+  match: HttpMatch,
+  { method, path, host, header, alike, auth }: ReadRequest,
+  action: 'ALLOW' | 'DENY',
+): boolean {
   const texts = (wanted: readonly StringMatch[], unwanted: readonly StringMatch[], values: readonly string[]) =>
     (wanted.length === 0 || values.some((value) => wanted.some((one) => matchesText(one, value)))) &&
     !values.some((value) => unwanted.some((one) => matchesText(one, value)));
@@ -75,15 +79,19 @@ export function matchesRequest(match: HttpMatch, { method, path, host, header, a
     texts(match.requestPrincipals, match.notRequestPrincipals, [auth?.principal ?? '']) &&
     texts(match.audiences, match.notAudiences, auth?.audiences ?? []) &&
     texts(match.presenters, match.notPresenters, [auth?.presenter ?? '']) &&
-    match.headers.every((one) => matchesHeader(one, header(one.name), action)) &&
+    match.headers.every((one) => matchesHeader(one, { came: header(one.name), alike: alike(one.name) }, action)) &&
     match.claims.every(({ path: claim, values, notValues }) => texts(values, notValues, claimAt(auth?.claims, claim)))
   );
 }
 
 /** One that is there says something, even if that is nothing. One that came several times is one value, joined by commas, as in Envoy; or each of them, to applications that take the first or the last. */
-function matchesHeader({ values, notValues }: HeaderMatch, came: readonly string[], action: 'ALLOW' | 'DENY'): boolean {
+function matchesHeader(
+  { values, notValues }: HeaderMatch,
+  { came, alike }: { came: readonly string[]; alike: readonly string[] },
+  action: 'ALLOW' | 'DENY',
+): boolean {
   const whole = came.length === 0 ? [] : [came.join(',')];
-  const any = [...whole, ...came];
+  const any = [...whole, ...alike];
   const is = (readings: readonly string[]) => (one: StringMatch) =>
     readings.some((value) => one.kind === 'presence' || matchesText(one, value));
   const [wanted, unwanted] = action === 'DENY' ? [any, whole] : [whole, any];

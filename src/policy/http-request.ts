@@ -16,8 +16,10 @@ export interface HttpRequestFacts {
   readonly paths: readonly string[];
   /** The Host header, or the authority of an absolute target, as it was sent; empty where there was none. */
   readonly host: string;
-  /** All values of a header that goes on to the application, by its name in lower case, one for each time it stands there. */
+  /** All values of a header, by its name in lower case, one for each time it stands there. */
   readonly header: (name: string) => readonly string[];
+  /** The same of all names that many applications take for it: they make `_` of `-`. */
+  readonly alike: (name: string) => readonly string[];
   /** Undefined without a token. */
   readonly auth: RequestAuth | undefined;
 }

@@ -16,6 +16,10 @@ export interface RequestPath {
 const PLAIN = /^(?:\/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9._~!$&'()*+,=:@-]*)*\/?$/;
 const ABSOLUTE = /^https?:\/\/([^/?#\\]*)(.*)$/is;
 const UNRESERVED = /^[A-Za-z0-9._~-]$/;
+/** A NUL, and what ends a line: to some they end the path. */
+const NEVER = /^(?:00|0[aAdD])$/;
+/** Each is read in some ten ways, by everybody who asks. */
+const MAX_ODD = 512;
 /** RFC 3986's pchar but for `;`, which some cut off. */
 const SEGMENT_CHARACTER = /^[A-Za-z0-9._~!$&'()*+,=:@-]$/;
 
@@ -39,6 +43,8 @@ function readOrigin(target: string): RequestPath | { readonly refusal: string } 
   const path = at < 0 ? target : target.slice(0, at);
   const query = at < 0 ? '' : target.slice(at);
   if (PLAIN.test(path)) return { forward: path, query, readings: [path] };
+  if ((path.match(/[%;\\]|\/[/.]/g)?.length ?? 0) > MAX_ODD)
+    return { refusal: `more than ${MAX_ODD} escapes, parameters, double slashes and dots in the path` };
   const forward = normalized(path);
   if (forward === undefined) return { refusal: `the path cannot be read: ${JSON.stringify(path.slice(0, 100))}` };
   const readings = new Set([forward]);
@@ -59,6 +65,8 @@ function* otherReadings(forward: string): Generator<string | undefined> {
     for (const decoded of [decodedOnce(path), decodedTwice(path)]) {
       yield* resolved(decoded);
       yield* resolved(withoutParameters(decoded));
+      // To whoever parses it a second time.
+      if (/%(?:3F|23)/i.test(decoded)) yield* resolved(decoded.replace(/%(?:3F|23).*$/is, ''));
     }
 }
 
@@ -103,11 +111,12 @@ function normalized(path: string): string | undefined {
     // What no target may have is written as an escape: by UTF-8 bytes, one for each character that Node has read as Latin-1.
     .replace(/[^\x21-\x7e]/g, (character) => `%${character.charCodeAt(0).toString(16).padStart(2, '0')}`)
     .replace(/%(.{0,2})/gs, (written, hex: string) => {
-      if (!/^[0-9A-Fa-f]{2}$/.test(hex) || hex === '00') bad = true;
+      if (!/^[0-9A-Fa-f]{2}$/.test(hex) || NEVER.test(hex)) bad = true;
       const character = String.fromCharCode(Number.parseInt(hex, 16));
       return UNRESERVED.test(character) ? character : written.toUpperCase();
     });
-  return bad ? undefined : withoutDots(escaped);
+  // Leading slashes are one: a second one would make a host of the first segment, to whoever reads the path as a reference (RFC 3986, 4.2).
+  return bad ? undefined : withoutDots(escaped)?.replace(/^\/{2,}/, '/');
 }
 
 function withoutDots(path: string): string | undefined {

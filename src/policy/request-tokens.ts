@@ -33,6 +33,8 @@ export function findTokens(rules: readonly JwtRule[], carrier: TokenCarrier): Fo
     if (known === undefined) found.set(key, { text, place, rules: [rule] });
     else if (!known.rules.includes(rule)) known.rules.push(rule);
   };
+  // Read once, and only where somebody looks there.
+  let query: URLSearchParams | undefined;
   for (const rule of rules) {
     const { headers, params, cookies } = placesOf(rule);
     for (const header of headers)
@@ -40,7 +42,11 @@ export function findTokens(rules: readonly JwtRule[], carrier: TokenCarrier): Fo
         const text = afterPrefix(value, header.prefix);
         if (text !== undefined) note(text, { kind: 'header', name: header.name }, rule);
       }
-    for (const name of params) for (const text of paramsIn(carrier.query, name)) note(text, { kind: 'param', name }, rule);
+    if (carrier.query !== '')
+      for (const name of params) {
+        query ??= new URLSearchParams(carrier.query);
+        for (const text of paramsIn(query, name)) note(text, { kind: 'param', name }, rule);
+      }
     for (const name of cookies) for (const text of cookiesIn(carrier, name)) note(text, { kind: 'cookie', name }, rule);
   }
   return [...found.values()];
@@ -62,8 +68,8 @@ function afterPrefix(value: string, prefix: string): string | undefined {
   return text === '' ? undefined : text;
 }
 
-function paramsIn(query: string, name: string): string[] {
-  return query === '' ? [] : new URLSearchParams(query).getAll(name).filter((value) => value !== '');
+function paramsIn(query: URLSearchParams, name: string): string[] {
+  return query.getAll(name).filter((value) => value !== '');
 }
 
 function cookiePairs(carrier: TokenCarrier): string[] {

@@ -52,7 +52,9 @@ export class RequestJudge {
   /** Its answer is over. The refusal that what is in dry-run would have given. */
   ended(): Verdict | undefined {
     this.#open = undefined;
-    return this.#shadow;
+    const shadow = this.#shadow;
+    this.#shadow = undefined;
+    return shadow;
   }
 
   #judge({ request, at }: { request: IncomingRequest; at: number }, mesh: MeshSnapshot): RequestVerdict {
@@ -60,9 +62,9 @@ export class RequestJudge {
     const values = (name: string) => valuesOf(request.fields, name);
     const token = authenticateRequest(policy.http?.jwtRules ?? [], { values, query: request.path.query }, at);
     if ('refused' in token) return { allowed: false, status: 401, code: 'JWT_INVALID', ...token.refused };
-    const header = (name: string) => (name === 'host' ? [request.host] : values(name));
+    const header = (name: string) => (name === 'host' ? [request.host] : request.came(name));
     const { method, host, path } = request;
-    const facts = { method, paths: path.readings, host, header, auth: token.auth };
+    const facts = { method, paths: path.readings, host, header, alike: request.alike, auth: token.auth };
     const authorizations = mesh.authorizations.of(self);
     const shadow = decideRequest(this.#arrival, facts, { switches: policy.shadow ?? policy, authorizations, dryRun: true });
     this.#shadow = shadow.allowed ? undefined : shadow;

@@ -21,6 +21,9 @@ const ways: Readonly<Record<string, { say: string; hear: RegExp | undefined }>> 
   'waiting for a 100': { say: 'POST /expect HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n', hear: undefined },
   'pipelined behind a silent one': { say: 'GET /silent HTTP/1.1\r\nHost: a\r\n\r\n'.repeat(5), hear: undefined },
   'an upgrade without an answer': { say: upgradeOf('/silent'), hear: undefined },
+  'an upgrade with words behind it': { say: `${upgradeOf('/silent')}early`, hear: undefined },
+  'an upgrade behind a silent request': { say: `GET /silent HTTP/1.1\r\nHost: a\r\n\r\n${upgradeOf('/silent')}`, hear: undefined },
+  'an upgrade that is answered without an end': { say: upgradeOf('/refused'), hear: undefined },
   'an open WebSocket': { say: upgradeOf('/socket'), hear: /101 Switching/ },
 };
 
@@ -38,6 +41,7 @@ describe('callers that go away', () => {
   application.on('upgrade', (request: IncomingMessage, socket: Socket) => {
     socket.on('error', () => undefined);
     socket.once('end', () => socket.end()).resume();
+    if (request.url === '/refused') socket.write('HTTP/1.1 403 No\r\nContent-Length: 100\r\n\r\nabc');
     if (request.url === '/socket') socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n');
   });
   let rig: HttpRig;

@@ -110,6 +110,12 @@ describe('refused, and nothing of it reaches the application', () => {
     'a method in lower case': [400, `get / HTTP/1.1\r\n${H}\r\n`],
     CONNECT: [405, `CONNECT a:80 HTTP/1.1\r\n${H}\r\n`],
     'an unknown Expect': [417, `POST / HTTP/1.1\r\n${H}Expect: miracles\r\nContent-Length: 1\r\n\r\na`],
+    'a host with a port that is none': [400, 'GET / HTTP/1.1\r\nHost: a:x\r\n\r\n'],
+    'a host with two ports': [400, 'GET / HTTP/1.1\r\nHost: a:80:80\r\n\r\n'],
+    'an escaped host': [400, 'GET / HTTP/1.1\r\nHost: %61\r\n\r\n'],
+    'two hosts in one': [400, 'GET / HTTP/1.1\r\nHost: a,b\r\n\r\n'],
+    'an empty host': [400, 'GET / HTTP/1.1\r\nHost:\r\n\r\n'],
+    'a path of 9 KiB': [414, `GET /${'a'.repeat(9_000)} HTTP/1.1\r\n${H}\r\n`],
     'a head of 70 KiB': [431, `GET / HTTP/1.1\r\n${H}X-A: ${'a'.repeat(70_000)}\r\n\r\n`],
     '201 fields': [431, `GET / HTTP/1.1\r\n${H}${'X-A: b\r\n'.repeat(200)}\r\n`],
     'a TLS ClientHello': [400, '\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03'],
@@ -124,6 +130,19 @@ describe('refused, and nothing of it reaches the application', () => {
       assert.equal(rig.ended[0]?.code, 'REQUEST_INVALID');
     });
   }
+
+  for (const [what, first] of Object.entries({
+    'two Hosts': 'GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n',
+    'a fragment': 'GET /#a HTTP/1.1\r\nHost: a\r\n\r\n',
+    'an unknown coding': 'POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n',
+    'an unknown Expect': 'POST / HTTP/1.1\r\nHost: a\r\nExpect: x\r\nContent-Length: 1\r\n\r\na',
+  }))
+    test(`what follows ${what} is not judged, not dialled and not answered`, async () => {
+      const answer = await say(rig.port, `${first}POST /second HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc`);
+      assert.equal(answer.split('HTTP/1.1 ').length - 1, 1, answer);
+      assert.equal(application.heard.join(''), '');
+      assert.equal(rig.ended.length, 1);
+    });
 
   test('what follows a request that cannot be read is not read either', async () => {
     const answer = await say(
@@ -172,7 +191,7 @@ describe('taken, and the application hears exactly this', () => {
     ],
     'two slashes and an address in the path': [
       'GET //a//http://b//c HTTP/1.1\r\nHost: a\r\n\r\n',
-      'GET //a//http://b//c HTTP/1.1\r\nhost: a\r\n',
+      'GET /a//http://b//c HTTP/1.1\r\nhost: a\r\n',
     ],
     'question marks in the query': ['GET /a?b=//c?d/../e HTTP/1.1\r\nHost: a\r\n\r\n', 'GET /a?b=//c?d/../e HTTP/1.1\r\nhost: a\r\n'],
     'an absolute target': ['GET http://a/b?c HTTP/1.1\r\nHost: a\r\n\r\n', 'GET /b?c HTTP/1.1\r\nhost: a\r\n'],
@@ -193,6 +212,39 @@ describe('taken, and the application hears exactly this', () => {
       assert.equal(`${headOf(heard())}\r\n`.replace('Connection: keep-alive\r\n', ''), wanted);
     });
   }
+
+  for (const [what, text] of Object.entries({
+    'a GET with a Trailer': 'GET / HTTP/1.1\r\nHost: a\r\nTrailer: x\r\n\r\n',
+    'a POST by length with a Trailer': 'POST / HTTP/1.1\r\nHost: a\r\nTrailer: x\r\nContent-Length: 1\r\n\r\na',
+  }))
+    test(`${what} goes on without it (Node throws)`, async () => {
+      assert.equal(statusOf(await say(rig.port, text)), 200);
+      assert.doesNotMatch(heard(), /trailer/i);
+    });
+
+  test('what follows a Connection: close is dropped', async () => {
+    const answer = await say(rig.port, 'GET /1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n');
+    assert.equal(answer.split('HTTP/1.1 200').length - 1, 1);
+    assert.doesNotMatch(application.heard.join(), /\/2/);
+  });
+
+  test('a caller that says no more gets its answer', async () => {
+    const answer = await say(rig.port, 'GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n', {
+      end: true,
+      quietMs: 2_000,
+    });
+    assert.equal(answer.split('HTTP/1.1 200').length - 1, 2);
+  });
+
+  test('no claim of a caller in trailers', async () => {
+    rig.judge = () => ({ allowed: true, remove: ['x-claim'], add: [['x-claim', 'ours']] });
+    await say(
+      rig.port,
+      'POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX_Claim: forged\r\nX-Request-Id: forged\r\n\r\n',
+    );
+    assert.match(heard(), /x-claim: ours/);
+    assert.doesNotMatch(heard(), /forged/);
+  });
 
   test('HTTP/1.0 without a host gets the address, and a connection that ends', async () => {
     const answer = await say(rig.port, 'GET / HTTP/1.0\r\n\r\n');
@@ -268,6 +320,17 @@ describe('answers', () => {
     assert.match(answer, /Transfer-Encoding: chunked\r\n(?:.*\r\n)*\r\n3\r\nabc\r\n0\r\nX-Sum: 9\r\n\r\n$/i);
     assert.match(application.heard[0] ?? '', /te: trailers/);
   });
+
+  for (const [what, answer] of Object.entries({
+    'by length': 'HTTP/1.1 200 OK\r\nTrailer: x\r\nContent-Length: 2\r\n\r\nok',
+    'without a body': 'HTTP/1.1 204 No Content\r\nTrailer: x\r\n\r\n',
+  }))
+    test(`a Trailer of an answer ${what} is left out`, async () => {
+      application.answer = answer;
+      const heard = await say(rig.port, 'GET / HTTP/1.1\r\nHost: a\r\n\r\n');
+      assert.match(heard, /^HTTP\/1\.1 20[04]/);
+      assert.doesNotMatch(heard, /trailer/i);
+    });
 
   test('HEAD keeps its length and has no body', async () => {
     application.answer = 'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n';
@@ -424,13 +487,35 @@ describe('WebSockets', () => {
   test('an application that does not want: its answer, whole', async () => {
     application.answer = 'HTTP/1.1 426 No\r\nTransfer-Encoding: chunked\r\nX-A: 1\r\n\r\n3\r\nabc\r\n0\r\n\r\n';
     const answer = await say(rig.port, upgrade, { quietMs: 1_000 });
-    assert.match(answer, /^HTTP\/1\.1 426 No\r\nX-A: 1\r\nconnection: close\r\n\r\nabc$/);
+    assert.match(answer, /^HTTP\/1\.1 426 No\r\nX-A: 1\r\ncontent-length: 3\r\nconnection: close\r\n\r\nabc$/);
   });
 
   test('a refusal of ours', async () => {
     rig.judge = () => ({ allowed: false, status: 403, code: 'AUTHORIZATION_DENIED', reason: 'no', fields: [] });
     assert.match(await say(rig.port, upgrade, { quietMs: 1_000 }), /^HTTP\/1\.1 403 Forbidden\r\n/);
     assert.equal(application.heard.length, 0);
+  });
+
+  test('an answer that is broken off is no answer', async () => {
+    application.answer = 'HTTP/1.1 403 No\r\nContent-Length: 100\r\n\r\nabc';
+    const heard = say(rig.port, upgrade, { quietMs: 2_000 });
+    setTimeout(() => application.sockets.at(-1)?.destroy(), 100);
+    assert.equal(statusOf(await heard), 502);
+    assert.equal((await rig.end(1)).code, 'APPLICATION_FAILED');
+  });
+
+  test('a switch to something else is no answer', async () => {
+    application.answer = 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n';
+    assert.equal(statusOf(await say(rig.port, upgrade)), 502);
+  });
+
+  test('names, repeated fields and bytes of the head are as the application said them', async () => {
+    application.answer =
+      'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-B: \xe9\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\r\n';
+    assert.match(
+      await say(rig.port, upgrade),
+      /^HTTP\/1\.1 101 Switching Protocols\r\nX-B: \xe9\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n$/,
+    );
   });
 
   test('with a body it is none', async () => {

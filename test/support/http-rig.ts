@@ -6,6 +6,7 @@ import type { ForwardedPeer } from '../../src/http/forwarded-client-cert.ts';
 import type { RequestEnd, RequestVerdict } from '../../src/http/http-connection.ts';
 import type { IncomingRequest } from '../../src/http/incoming-request.ts';
 import { RequestServer } from '../../src/http/request-server.ts';
+import { cut } from '../../src/net/splice.ts';
 import type { ForwardClientCertMode } from '../../src/policy/forward-client-cert.ts';
 
 export const pass: RequestVerdict = { allowed: true, remove: [], add: [] };
@@ -51,7 +52,7 @@ export async function httpRig(of: { applicationPort: number; mode?: ForwardClien
         for (const one of [...wake]) one();
       },
       abort: () => {
-        for (const one of held) one.resetAndDestroy();
+        for (const one of held) cut(one);
       },
     };
     void requests

@@ -37,6 +37,7 @@ export interface Asked {
 
 function factsOf({ method = 'GET', target = '/', host = 'any', headers = {}, claims }: Asked): HttpRequestFacts {
   const path = readPath(target, { method });
+  const header = (name: string) => (Object.hasOwn(headers, name) ? [headers[name] ?? []].flat() : []);
   if ('refusal' in path) throw new Error(path.refusal);
   const { iss, sub, aud, azp } = claims ?? {};
   const auth = {
@@ -49,7 +50,8 @@ function factsOf({ method = 'GET', target = '/', host = 'any', headers = {}, cla
     method,
     host,
     paths: path.readings,
-    header: (name) => (Object.hasOwn(headers, name) ? [headers[name] ?? []].flat() : []),
+    header,
+    alike: header,
     auth: claims === undefined ? undefined : auth,
   };
 }

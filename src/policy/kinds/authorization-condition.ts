@@ -45,6 +45,7 @@ const CLAIM = /^request\.auth\.claims((?:\[[^[\]]+\])+)$/;
 function keyOf(name: string): Key | undefined {
   if (Object.hasOwn(supported, name)) return supported[name];
   const header = HEADER.exec(name)?.[1]?.toLowerCase();
+  if (header !== undefined && header.replaceAll('_', '-') === 'x-forwarded-client-cert') return undefined;
   if (header !== undefined) return httpKey((wanted, notValues) => ({ headers: [{ name: header, values: wanted, notValues }] }));
   const claim = CLAIM.exec(name)?.[1]?.slice(1, -1).split('][');
   return claim === undefined ? undefined : httpKey((wanted, notValues) => ({ claims: [{ path: claim, values: wanted, notValues }] }));
@@ -76,6 +77,7 @@ function unsupportedKey(name: string | undefined): string {
 }
 
 function whyNotKey(name: string): string {
+  if (HEADER.test(name)) return 'the sidecar writes it; source.principal is who called';
   if (name === 'remote.ip') return 'it comes from an HTTP header; source.ip is the address of whoever connected';
   if (name === 'source.trustDomain') return 'use source.principal with "TRUST-DOMAIN/*"';
   if (name === 'connection.sni') return 'use destination.port, or a policy of its own for the workload';
