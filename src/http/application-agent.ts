@@ -20,7 +20,8 @@ export class ApplicationAgent extends Agent implements ByteCounts {
 
   /** `dial` answers at once, with a socket that may not be connected yet; `onGone` hears each time that one has closed. */
   constructor(dial: () => Socket, onGone: () => void) {
-    super({ keepAlive: true, maxSockets: 1, maxFreeSockets: 1 } satisfies AgentOptions);
+    // Requests come in turn, so one socket is used at a time. None may wait for another one's end: http-proxy would send what it has put together before we hear of a socket.
+    super({ keepAlive: true, maxFreeSockets: 1 } satisfies AgentOptions);
     this.#dial = dial;
     this.#onGone = onGone;
   }

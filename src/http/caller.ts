@@ -63,14 +63,14 @@ export class Caller {
     return answered;
   }
 
-  /** The caller says no more: so the application hears, once it has heard the last request. What that means to it is its own business. */
+  /** The caller says no more: so the application hears, behind each request that is left. What that means to it is its own business. */
   callerEnded(): void {
     this.#hasEnded = true;
     this.#endWrites();
   }
 
   #endWrites(): void {
-    if (this.#hasEnded && this.#waiting === 1 && !this.isUpgraded) setImmediate(() => this.agent.endWrites());
+    if (this.#hasEnded && !this.isIdle && !this.isUpgraded) setImmediate(() => this.agent.endWrites());
   }
 
   /** Nothing is asked: who asks next would ask into a connection that is going. */

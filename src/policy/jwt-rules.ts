@@ -24,13 +24,19 @@ export function keySourceId(keys: KeySource): string | undefined {
   return 'url' in keys ? `url ${keys.url}` : `issuer ${keys.issuer}`;
 }
 
-/** All that hold add up, as in Istio. What has not been fetched yet is empty, so that no token of that issuer is good. */
+/** Of one workload: all of its policies travel in one message, and so do all workloads'. */
+const MAX_KEYS_BYTES = 512 * 1024;
+
+/** All that hold add up, as in Istio. What has not been fetched yet, and what is too much, is empty: no token of that issuer is good. */
 export function jwtRulesOf(policies: readonly RequestAuthentication[], fetched: FetchedKeys): JwtRule[] {
+  let bytes = 0;
   return policies.flatMap((policy) => {
     const source = sourceOf('RequestAuthentication', policy);
     return policy.rules.map(({ keys, ...rule }): JwtRule => {
       const id = keySourceId(keys);
-      return { ...rule, jwks: 'jwks' in keys ? keys.jwks : (fetched.get(id ?? '') ?? ''), source };
+      const jwks = 'jwks' in keys ? keys.jwks : (fetched.get(id ?? '') ?? '');
+      bytes += jwks.length;
+      return { ...rule, jwks: bytes > MAX_KEYS_BYTES ? '' : jwks, source };
     });
   });
 }

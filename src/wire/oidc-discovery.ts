@@ -26,10 +26,13 @@ export async function fetchIssuerKeys(issuer: string, options: { caFile?: string
   return parseJwks(await fetchIssuerJwks(issuer, { ...ca, timeoutMs: options.timeoutMs }));
 }
 
-type Asking = Pick<BoundedRequest, 'ca' | 'lookup' | 'timeoutMs'>;
+/** `refuse`: why a URL may not be asked, also one to which a document leads. */
+type Asking = Pick<BoundedRequest, 'ca' | 'lookup' | 'timeoutMs'> & { readonly refuse?: (url: URL) => string | undefined };
 
 /** The text at a URL. Throws UNAVAILABLE. */
-export async function fetchKeys(url: URL, asking: Asking): Promise<string> {
+export async function fetchKeys(url: URL, { refuse, ...asking }: Asking): Promise<string> {
+  const refusal = refuse?.(url);
+  if (refusal !== undefined) throw new HandfastError('UNAVAILABLE', refusal);
   const { status, text } = await boundedRequest(url, { method: 'GET', maxBytes: MAX_BYTES, ...asking });
   if (status !== 200) throw new HandfastError('UNAVAILABLE', `GET ${url.origin}${url.pathname} was answered with ${status}`);
   return text;

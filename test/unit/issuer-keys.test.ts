@@ -5,9 +5,10 @@ import { generateKeyPairSync } from 'node:crypto';
 import { after, describe, test } from 'node:test';
 import { pino } from 'pino';
 import { IssuerKeys } from '../../src/control/keys/issuer-keys.ts';
-import { isInward } from '../../src/control/keys/outward-lookup.ts';
+import { inwardUrl, isInward } from '../../src/control/keys/outward-lookup.ts';
 import { parseObjects } from '../../src/control/objects/parse-objects.ts';
 import { keysUrlProblem } from '../../src/policy/keys-url.ts';
+import { canonicalJwks } from '../../src/spiffe/canonical-jwks.ts';
 import { type Answer, JsonServer } from '../support/json-server.ts';
 
 const log = pino({ level: 'silent' });
@@ -100,6 +101,54 @@ describe('fetched', () => {
   });
 });
 
+test('a literal address is refused, which is never looked up', () => {
+  for (const url of ['https://127.0.0.1/', 'https://[::1]/', 'https://169.254.169.254/keys', 'https://[64:ff9b::a9fe:a9fe]/'])
+    assert.ok(inwardUrl(new URL(url)), url);
+  for (const url of ['https://10.0.0.1/', 'https://issuer.example/']) assert.equal(inwardUrl(new URL(url)), undefined);
+});
+
+test('what travels is the keys alone', () => {
+  const { keys } = jwks('a');
+  const text = JSON.stringify({
+    keys: [
+      { ...keys[0], x5c: ['x'.repeat(10_000)] },
+      { kty: 'OKP', crv: 'Ed25519', x: 'AA', kid: 'b' },
+    ],
+    more: 'y'.repeat(10_000),
+  });
+  assert.deepEqual(Object.keys(JSON.parse(canonicalJwks(text)).keys[0]).sort(), ['crv', 'kid', 'kty', 'x', 'y']);
+  assert.equal(JSON.parse(canonicalJwks(text)).keys.length, 1);
+  assert.throws(() => canonicalJwks('{"keys":[]}'), { code: 'JWT_INVALID' });
+});
+
+test('nobody waits for another namespace’s issuers', async () => {
+  const silent = await JsonServer.start(() => ({ hang: true }));
+  const good = await JsonServer.start(() => ({ body: jwks('z') }));
+  const stopping = new AbortController();
+  const keys = new IssuerKeys({ loopback: true, refreshMs: 60_000, log, signal: stopping.signal });
+  const of = (namespace: string, urls: string[]) =>
+    `apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: jwt, namespace: ${namespace}}\nspec: {jwtRules: [${urls.map(byUrl).join(', ')}]}\n`;
+  const url = `${good.origin}/keys`;
+  keys.replace(
+    parseObjects([
+      {
+        name: 'a.yaml',
+        text: `${of(
+          'a',
+          Array.from({ length: 90 }, (_, n) => `${silent.origin}/${n}`),
+        )}---\n${of('z', [url])}`,
+      },
+    ]),
+  );
+  const deadline = performance.now() + 4_000;
+  while (keys.keys.current?.has(`url ${url}`) !== true) {
+    assert.ok(performance.now() < deadline, 'before the first silent one is given up');
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  stopping.abort();
+  await Promise.all([silent.stop(), good.stop()]);
+});
+
 describe('may not be asked', () => {
   for (const url of [
     'http://issuer/keys',
@@ -123,6 +172,10 @@ describe('may not be asked', () => {
     '::ffff:169.254.169.254',
     '224.0.0.1',
     'fd00:ec2::254',
+    '64:ff9b::a9fe:a9fe',
+    '::127.0.0.1',
+    '100.100.100.200',
+    '192.0.0.192',
   ])
     test(`at ${address}`, () => assert.ok(isInward({ address, family: address.includes(':') ? 6 : 4 })));
   for (const address of ['10.0.0.1', '192.168.1.1', '93.184.216.34', '2001:db8::1', 'fd00::1'])

@@ -64,6 +64,7 @@ kind('AuthorizationPolicy', {
     ...Object.fromEntries(
       [
         'request.headers[]',
+        'request.headers[X-Forwarded-Client-Cert]',
         'request.headers[a b]',
         'request.auth.claims',
         'request.auth.claims[a][]',

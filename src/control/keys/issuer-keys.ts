@@ -1,24 +1,23 @@
 // The keys of the issuers that RequestAuthentications name, fetched here once for all sidecars, and again now and then. What was had stays while an issuer is away; one that was never had has none, and no token of it is good.
 
-import { isIP } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Backoff } from '../../backoff.ts';
 import { messageOf } from '../../errors.ts';
 import type { Log } from '../../observe/log.ts';
 import { type FetchedKeys, type KeySource, keySourceId } from '../../policy/jwt-rules.ts';
 import { Snapshot } from '../../snapshot.ts';
-import { parseJwks } from '../../spiffe/jwt.ts';
+import { canonicalJwks } from '../../spiffe/canonical-jwks.ts';
 import { isConfidential } from '../../wire/bounded-request.ts';
 import { fetchIssuerJwks, fetchKeys } from '../../wire/oidc-discovery.ts';
 import type { MeshObjects } from '../objects/mesh-objects.ts';
-import { isInward, outwardLookup } from './outward-lookup.ts';
+import { inwardUrl, outwardLookup } from './outward-lookup.ts';
 
 const TIMEOUT_MS = 5_000;
 /** Istio's, and up to a tenth more, so that many do not ask at once. */
 const REFRESH_MS = 20 * 60_000;
-/** More would be somebody's mistake, or somebody's attack on others through us. */
-const MAX_SOURCES = 1_000;
-const MAX_AT_ONCE = 8;
+/** Of one namespace. More would be somebody's mistake, or somebody's attack on others through us; and nobody waits for another namespace's issuers. */
+const MAX_SOURCES = 100;
+const MAX_AT_ONCE = 4;
 
 export interface IssuerKeysOptions {
   /** Whether plaintext on loopback may be asked: where objects are files of this machine. */
@@ -32,8 +31,9 @@ export class IssuerKeys {
   readonly keys = new Snapshot<FetchedKeys>(new Map());
   readonly #options: IssuerKeysOptions;
   readonly #following = new Map<string, AbortController>();
-  #free = MAX_AT_ONCE;
-  readonly #waiting: (() => void)[] = [];
+  #tooMany: ReadonlyMap<string, number> = new Map();
+  /** By namespace, who waits for one of its turns. */
+  readonly #turns = new Map<string, { free: number; waiting: (() => void)[] }>();
 
   constructor(options: IssuerKeysOptions) {
     this.#options = options;
@@ -42,17 +42,28 @@ export class IssuerKeys {
 
   /** Follows what these objects name, and nothing else any more. */
   replace({ requestAuthentications }: MeshObjects): void {
-    const sources = new Map<string, KeySource>();
-    for (const { rules } of requestAuthentications)
+    const sources = new Map<string, { source: KeySource; namespace: string }>();
+    const counts = new Map<string, number>();
+    for (const { rules, namespace } of requestAuthentications)
       for (const { keys } of rules) {
         const id = keySourceId(keys);
-        if (id !== undefined && sources.size < MAX_SOURCES) sources.set(id, keys);
+        if (id === undefined || sources.has(id)) continue;
+        const count = (counts.get(namespace) ?? 0) + 1;
+        counts.set(namespace, count);
+        if (count <= MAX_SOURCES) sources.set(id, { source: keys, namespace });
       }
+    for (const [namespace, count] of counts)
+      if (count > MAX_SOURCES && this.#tooMany.get(namespace) !== count)
+        this.#options.log.warn(
+          { namespace, count, most: MAX_SOURCES },
+          'too many issuers: the keys of the last ones are not fetched, and their tokens are refused',
+        );
+    this.#tooMany = counts;
     if (this.#options.signal.aborted) return;
     this.#follow(sources);
   }
 
-  #follow(sources: ReadonlyMap<string, KeySource>): void {
+  #follow(sources: ReadonlyMap<string, { source: KeySource; namespace: string }>): void {
     for (const [id, following] of this.#following) {
       if (sources.has(id)) continue;
       following.abort();
@@ -60,11 +71,11 @@ export class IssuerKeys {
     }
     const gone = [...this.#known.keys()].filter((id) => !sources.has(id));
     if (gone.length > 0 && !this.#options.signal.aborted) this.keys.replace(new Map([...this.#known].filter(([id]) => sources.has(id))));
-    for (const [id, source] of sources) {
+    for (const [id, { source, namespace }] of sources) {
       if (this.#following.has(id)) continue;
       const following = new AbortController();
       this.#following.set(id, following);
-      void this.#keep(id, source, following.signal);
+      void this.#keep(id, { source, namespace }, following.signal);
     }
   }
 
@@ -73,15 +84,14 @@ export class IssuerKeys {
   }
 
   /** Fetches until nobody names the source any more. Never rejects. */
-  async #keep(id: string, source: KeySource, signal: AbortSignal): Promise<void> {
+  async #keep(id: string, { source, namespace }: { source: KeySource; namespace: string }, signal: AbortSignal): Promise<void> {
     const { refreshMs = REFRESH_MS, log } = this.#options;
     const backoff = new Backoff({ baseMs: 1_000, maxMs: 60_000 });
     while (!signal.aborted) {
       let waitMs = refreshMs * (1 + Math.random() / 10);
       try {
-        const text = await this.#oneOfFew(() => this.#fetch(source));
-        // Read here, so that no sidecar is told what it cannot use.
-        parseJwks(text);
+        // Read here, so that no sidecar is told what it cannot use, nor more than it can.
+        const text = canonicalJwks(await this.#inTurn(namespace, () => this.#fetch(source)));
         backoff.reset();
         if (!signal.aborted && this.#known.get(id) !== text) {
           this.keys.replace(new Map([...this.#known, [id, text]]));
@@ -101,24 +111,23 @@ export class IssuerKeys {
     const url = new URL('url' in source ? source.url : source.issuer);
     const isLoopback = url.protocol === 'http:';
     if (isLoopback && !this.#options.loopback) throw new Error(`${url.href}: only https may be asked here`);
-    const literal = url.hostname.replace(/^\[|\]$/g, '');
-    const family = isIP(literal);
-    if (!isLoopback && family !== 0 && isInward({ address: literal, family }))
-      throw new Error(`${url.href}: this address may not be asked`);
-    const asking = { timeoutMs: TIMEOUT_MS, ...(isLoopback ? {} : { lookup: outwardLookup }) };
+    const asking = { timeoutMs: TIMEOUT_MS, ...(isLoopback ? {} : { lookup: outwardLookup, refuse: inwardUrl }) };
     if ('issuer' in source) return fetchIssuerJwks(source.issuer, asking);
     if (!isConfidential(url)) throw new Error(`${url.href}: only https may be asked`);
     return fetchKeys(url, asking);
   }
 
-  async #oneOfFew<T>(run: () => Promise<T>): Promise<T> {
-    while (this.#free === 0) await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    this.#free--;
+  async #inTurn<T>(namespace: string, run: () => Promise<T>): Promise<T> {
+    const turns = this.#turns.get(namespace) ?? { free: MAX_AT_ONCE, waiting: [] };
+    this.#turns.set(namespace, turns);
+    while (turns.free === 0) await new Promise<void>((resolve) => turns.waiting.push(resolve));
+    turns.free--;
     try {
       return await run();
     } finally {
-      this.#free++;
-      this.#waiting.shift()?.();
+      turns.free++;
+      turns.waiting.shift()?.();
+      if (turns.free === MAX_AT_ONCE && turns.waiting.length === 0) this.#turns.delete(namespace);
     }
   }
 }

@@ -2,7 +2,7 @@
 
 import { z } from 'zod';
 import { messageOf } from '../../errors.ts';
-import { parseJwks } from '../../spiffe/jwt.ts';
+import { canonicalJwks } from '../../spiffe/canonical-jwks.ts';
 import type { KeySource, RequestAuthentication, WrittenJwtRule } from '../jwt-rules.ts';
 import { keysUrlProblem } from '../keys-url.ts';
 import { enforcedMeta, matchLabelsSelector, policyMetaOf, selectorOf } from './policy-meta.ts';
@@ -49,7 +49,7 @@ const rule = z
     if (of.jwks !== undefined && of.jwksUri !== undefined) refuse('jwksUri', 'stands beside jwks: give one of them');
     if (of.jwks !== undefined) {
       try {
-        if (parseJwks(of.jwks).keys.length === 0) refuse('jwks', 'has no key that tokens can be verified with');
+        canonicalJwks(of.jwks);
       } catch (error) {
         refuse('jwks', messageOf(error));
       }
@@ -94,6 +94,6 @@ function ruleOf(of: z.output<typeof rule>): WrittenJwtRule {
 }
 
 function keysOf({ jwks, jwksUri, issuer }: z.output<typeof rule>): KeySource {
-  if (jwks !== undefined) return { jwks };
+  if (jwks !== undefined) return { jwks: canonicalJwks(jwks) };
   return jwksUri === undefined ? { issuer } : { url: jwksUri };
 }
