@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { chmod, cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, cp, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -36,11 +36,16 @@ before(async () => {
     if (stage.isLast) continue;
     // The build stage's RUN lines, with the tools of this checkout.
     await run('npm', ['ci', '--loglevel=error', '--no-progress', '--omit=dev'], { cwd: build });
+    // Beside the folder, so that nothing of it is copied: types of packages that bring none.
+    const types = join(dir, 'node_modules');
+    await mkdir(types);
+    await symlink(join(ROOT, 'node_modules/@types'), join(types, '@types'));
     await run(
       join(ROOT, 'node_modules/.bin/tsc'),
       ['-p', join(build, 'tsconfig.build.json'), '--typeRoots', join(ROOT, 'node_modules/@types')],
       { cwd: build },
     );
+    await rm(types, { recursive: true });
   }
   network = await PodNetwork.create('image');
   pod = await network.addPod('image');
