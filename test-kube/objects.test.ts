@@ -77,9 +77,9 @@ for (const [what, manifest, words] of [
     /portLevelMtls needs a selector/,
   ],
   [
-    'a field of HTTP',
-    policy('AuthorizationPolicy', 'bad', '{rules: [{from: [{source: {requestPrincipals: ["*"]}}]}]}'),
-    /requestPrincipals/,
+    'a field that comes from a header',
+    policy('AuthorizationPolicy', 'bad', '{rules: [{from: [{source: {remoteIpBlocks: ["10.0.0.1"]}}]}]}'),
+    /remoteIpBlocks/,
   ],
   ['an action that is not supported', policy('AuthorizationPolicy', 'bad', '{action: CUSTOM}'), /Unsupported value: "CUSTOM"/],
   ['a wrapped object of an unknown kind', policy('ScopeConfig', 'bad', '{object: 7}', 'handfast.io/v1alpha1'), /spec\.object/],
