@@ -16,11 +16,16 @@ for (const hbone of [true, false])
       server: await ca.identity('spiffe://cluster.local/ns/bar/sa/httpbin'),
     };
     let finish: ((response: ServerResponse) => void) | undefined;
+    let ending: (() => void) | undefined;
     const asked = new Promise<ServerResponse>((resolve) => {
       finish = resolve;
     });
     const application = createServer({ keepAliveTimeout: 0 }, (request, response) => {
-      if (request.url === '/slow') finish?.(response);
+      if (request.url === '/begun') {
+        response.writeHead(200, { 'content-length': 4 });
+        response.write('ab');
+        ending = () => response.end('cd');
+      } else if (request.url === '/slow') finish?.(response);
       else response.end('quick');
     });
     await using pair = await startTunnelledPair({
@@ -43,6 +48,8 @@ for (const hbone of [true, false])
     };
     const idle = begin('/quick');
     await once(idle.socket, 'data');
+    const begun = begin('/begun');
+    await once(begun.socket, 'data');
     const slow = begin('/slow');
     const response = await asked;
 
@@ -50,6 +57,11 @@ for (const hbone of [true, false])
     await once(idle.socket, 'end');
     idle.socket.end();
     assert.equal(slow.heard(), '');
+    // Its head has left without a word of the end: it ends all the same, with its answer.
+    ending?.();
+    await once(begun.socket, 'end');
+    begun.socket.end();
+    assert.match(begun.heard(), /abcd$/);
     response.end('slow, and whole');
     await once(slow.socket, 'end');
     slow.socket.end();
@@ -58,5 +70,5 @@ for (const hbone of [true, false])
     const ends = pair.server.records.records
       .filter(({ msg }) => msg === 'connection')
       .map(({ decision, outcome }) => `${decision} ${outcome}`);
-    assert.deepEqual(ends, ['allowed closed', 'allowed closed']);
+    assert.deepEqual(ends, ['allowed closed', 'allowed closed', 'allowed closed']);
   });
