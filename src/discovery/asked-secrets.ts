@@ -5,7 +5,7 @@ import { HandfastError } from '../errors.ts';
 import { parseSecretResourceName, type SecretResourceName } from '../policy/secret-name.ts';
 import { statusError } from '../wire/grpc.ts';
 import { shortened } from './answer.ts';
-import type { AskedNames, ResourceView, VersionedResource } from './resource-view.ts';
+import type { AskedNames, Resources, ResourceView, VersionedResource } from './resource-view.ts';
 import type { HeldSecret, SecretFeed } from './secret-feed.ts';
 import { typeUrls } from './type-urls.ts';
 import { encodeNoSecret, encodeSecretMember } from './workload-secret-codec.ts';
@@ -49,6 +49,7 @@ export class AskedSecrets implements ResourceView {
         return { answers: added.filter((name) => this.#resourceOf(name) !== undefined), touched: [] };
       },
       isAnswered: (_, name) => this.#resourceOf(name) !== undefined,
+      isUnknown: (_, name) => this.#isUnknown(name),
       aliasesOf: () => [],
     };
   }
@@ -60,12 +61,15 @@ export class AskedSecrets implements ResourceView {
     for (const name of wanted) this.#ask(name, holds);
   }
 
-  /** Undefined while the answer to any name is not known: what a client is told is all there is for it. */
-  resources(typeUrl: string): ReadonlyMap<string, VersionedResource> | undefined {
-    const resources = new Map<string, VersionedResource>();
+  /** Without those of which nothing is known yet: neither are they there, nor gone, and the others do not wait for them. */
+  resources(typeUrl: string): Resources {
+    const resources = new KnownResources();
     if (typeUrl !== typeUrls.secret) return resources;
     for (const [name, asked] of this.#names) {
-      if (this.#options.feed.answer(asked.key) === undefined) return undefined;
+      if (this.#isUnknown(name)) {
+        resources.unknown.add(name);
+        continue;
+      }
       const resource = this.#resourceOf(name);
       if (resource !== undefined) resources.set(name, resource);
       else if (this.#options.saysGone && asked.wasThere) resources.set(name, encodeNoSecret(name));
@@ -104,6 +108,11 @@ export class AskedSecrets implements ResourceView {
     this.#names.set(name, { ...parsed, release: holdOrEnd(feed, parsed.key), made: undefined, wasThere: holds });
   }
 
+  #isUnknown(name: string): boolean {
+    const asked = this.#names.get(name);
+    return asked !== undefined && this.#options.feed.answer(asked.key) === undefined;
+  }
+
   #drop(name: string): void {
     const asked = this.#names.get(name);
     asked?.release();
@@ -140,6 +149,15 @@ export class AskedSecrets implements ResourceView {
     this.#labels.set(name, labels.set(resourceVersion, versions));
     const [oldest] = labels.keys();
     if (labels.size > KEPT_LABELS && oldest !== undefined) labels.delete(oldest);
+  }
+}
+
+/** Whoever looks for what is gone finds an unknown one among what there is; whoever looks for what to send does not. */
+class KnownResources extends Map<string, VersionedResource> {
+  readonly unknown = new Set<string>();
+
+  override has(name: string): boolean {
+    return super.has(name) || this.unknown.has(name);
   }
 }
 
