@@ -30,6 +30,8 @@ export interface AskedSecretsOptions {
   readonly maxNames?: number;
   /** Told of the versions of a secret that are about to leave under a name, before they do, and of none where they are taken back. */
   readonly onOffer?: (of: { readonly name: string; readonly key: string; readonly versions: readonly string[] }) => void;
+  /** The name is asked for no longer: nothing was taken back. */
+  readonly onDrop?: (name: string) => void;
 }
 
 export class AskedSecrets implements ResourceView {
@@ -119,6 +121,7 @@ export class AskedSecrets implements ResourceView {
     if (asked !== undefined) wipeMade(asked);
     this.#names.delete(name);
     this.#labels.delete(name);
+    if (asked !== undefined) this.#options.onDrop?.(name);
   }
 
   #resourceOf(name: string): VersionedResource | undefined {
