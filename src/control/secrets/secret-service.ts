@@ -57,7 +57,9 @@ function serve(call: DeltaStream, deps: SecretServiceDeps, streams: OpenStreams)
     throw statusError(status.FAILED_PRECONDITION, 'control is started without secrets (--secrets-dir or --secrets)');
   const { source, audit, handed } = secrets;
   const end = streams.open(id.uri);
-  leaveWhenOutOfTouch(call, deps.isInTouch);
+  // Also where there is no other control to ask: policies that have been tightened since must not hand out anything.
+  const isInTouch = () => source.isInTouch && deps.isInTouch();
+  leaveWhenOutOfTouch(call, isInTouch);
   const view = new AskedSecrets({
     feed: new EntitledSecrets({ world: source.world, id, audit, from }),
     saysGone: false,
@@ -76,6 +78,8 @@ function serve(call: DeltaStream, deps: SecretServiceDeps, streams: OpenStreams)
       limit();
       if ((isFirst && names.length === 0) || !names.every(meansSecret))
         throw statusError(status.INVALID_ARGUMENT, 'secrets are asked for by name: secret:NAMESPACE/NAME');
+      if (names.length > 0 && !isInTouch())
+        throw statusError(status.UNAVAILABLE, 'this control cannot follow secrets and their policies now');
       isFirst = false;
     },
   });
