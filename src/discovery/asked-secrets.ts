@@ -3,6 +3,7 @@
 import { status } from '@grpc/grpc-js';
 import { HandfastError } from '../errors.ts';
 import { parseSecretResourceName, type SecretResourceName } from '../policy/secret-name.ts';
+import { type Rate, TokenBucket } from '../rate-limit.ts';
 import { statusError } from '../wire/grpc.ts';
 import { shortened } from './answer.ts';
 import type { AskedNames, Resources, ResourceView, VersionedResource } from './resource-view.ts';
@@ -28,6 +29,8 @@ export interface AskedSecretsOptions {
   /** State of the world cannot take a resource back: an empty secret is sent in its place. */
   readonly saysGone: boolean;
   readonly maxNames?: number;
+  /** How often a name may come that was not asked for before; without it, as often as requests may. */
+  readonly newNames?: Rate;
   /** Told of the versions of a secret that are about to leave under a name, before they do, and of none where they are taken back. */
   readonly onOffer?: (of: { readonly name: string; readonly key: string; readonly versions: readonly string[] }) => void;
   /** The name is asked for no longer: nothing was taken back. */
@@ -38,11 +41,13 @@ export class AskedSecrets implements ResourceView {
   readonly asked: AskedNames;
   readonly #options: AskedSecretsOptions;
   readonly #names = new Map<string, Asked>();
+  readonly #newNames: TokenBucket | undefined;
   /** Which versions of a secret are in which version of a resource, by both. */
   readonly #labels = new Map<string, Map<string, readonly string[]>>();
 
   constructor(options: AskedSecretsOptions) {
     this.#options = options;
+    this.#newNames = options.newNames === undefined ? undefined : new TokenBucket(options.newNames);
     this.asked = {
       typeUrls: [typeUrls.secret],
       change: (_, { added, dropped }) => {
@@ -74,7 +79,11 @@ export class AskedSecrets implements ResourceView {
       }
       const resource = this.#resourceOf(name);
       if (resource !== undefined) resources.set(name, resource);
-      else if (this.#options.saysGone && asked.wasThere) resources.set(name, encodeNoSecret(name));
+      else if (this.#options.saysGone && asked.wasThere) {
+        const gone = encodeNoSecret(name);
+        this.#label(name, gone.version, []);
+        resources.set(name, gone);
+      }
     }
     return resources;
   }
@@ -87,9 +96,10 @@ export class AskedSecrets implements ResourceView {
     });
   }
 
-  /** The versions of a secret that are in what was sent under a name; none where nothing was. */
-  versionsIn(name: string, resourceVersion: string | undefined): readonly string[] {
-    return this.#labels.get(name)?.get(resourceVersion ?? '') ?? [];
+  /** The versions of a secret that are in what was sent under a name; none where nothing was, and undefined where that is not known: an earlier stream sent it. */
+  versionsIn(name: string, resourceVersion: string | undefined): readonly string[] | undefined {
+    if (resourceVersion !== undefined) return this.#labels.get(name)?.get(resourceVersion);
+    return this.#isUnknown(name) ? undefined : [];
   }
 
   get names(): ReadonlyMap<string, SecretResourceName> {
@@ -107,6 +117,7 @@ export class AskedSecrets implements ResourceView {
       throw statusError(status.INVALID_ARGUMENT, `${JSON.stringify(shortened(name))} is no secret: secret:NAMESPACE/NAME[/VALUE]`);
     const { feed, maxNames = MAX_NAMES } = this.#options;
     if (this.#names.size >= maxNames) throw statusError(status.RESOURCE_EXHAUSTED, `more than ${maxNames} secrets on one stream`);
+    if ((this.#newNames?.take() ?? 0) > 0) throw statusError(status.RESOURCE_EXHAUSTED, 'too many new secrets a second');
     this.#names.set(name, { ...parsed, release: holdOrEnd(feed, parsed.key), made: undefined, wasThere: holds });
   }
 

@@ -313,6 +313,27 @@ it('receipts-of-a-secret-and-of-its-values-are-of-one-secret', async () => {
   await eventually(async () => (await held())[0][1] > 0 && (await held())[1][1] === 0);
 });
 
+it('a-name-that-is-let-go-of-is-held-no-more', async () => {
+  const { said, send, ask, ack } = await delta('a');
+  ask('secret:foo/db');
+  ack(await said.next());
+  const holders = async () => Object(await plane.ask('control', 'POST', '/secrets', { name: 'db' })).secrets[0].holders;
+  await eventually(async () => (await holders()).length > 0);
+  assert.ok((await holders()).every(({ dropped }: { dropped: number }) => dropped === 0));
+  send({ resourceNamesUnsubscribe: ['secret:foo/db'] });
+  await eventually(async () => (await holders()).every(({ dropped }: { dropped: number }) => dropped > 0));
+});
+
+it('ever-other-values-of-one-secret-are-new-names-too', async () => {
+  const { said, send, ask } = await delta('a');
+  for (let turn = 0; turn < 3; turn++) {
+    const names = Array.from({ length: 250 }, (_, index) => `secret:foo/db/k${turn}-${index}`);
+    ask(...names);
+    send({ resourceNamesUnsubscribe: names });
+  }
+  assert.equal((await said.refused).code, status.RESOURCE_EXHAUSTED);
+});
+
 it('receipts-are-the-answers-of-whatever-client', async () => {
   const { said, send } = await stateOfTheWorld('a');
   send(['secret:foo/db/key']);

@@ -70,7 +70,7 @@ export class NodeReceipts {
         if (over) return;
         over = true;
         of.streams--;
-        if (of.streams === 0) for (const { reporter, pod } of book.all) book.leaves({ reporter, pod }, this.#options.now());
+        if (of.streams === 0) for (const { reporter, pod } of book.all) book.leaves({ reporter, pod }, { at: this.#options.now() });
       },
     };
   }
