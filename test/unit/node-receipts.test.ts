@@ -106,7 +106,9 @@ describe('believed', () => {
 });
 
 describe('shown', () => {
-  const world = secretWorld({ secrets: [{ key: 'foo/db', current: '8', versions: new Map([['8', new Map()]]) }], policies: [] });
+  const secrets = [{ key: 'foo/db', current: '8', versions: new Map([['8', new Map()]]) }];
+  const policy = { namespace: 'foo', name: 'db', secrets: new Set(['db']), ids: new Set([A]), prefixes: [], recipients: ['foo/a'] };
+  const world = secretWorld({ secrets, policies: [policy] });
   const at = (change: object) => ({ ...receipt(change), node: 'n' });
 
   it('who-still-has-what-was-taken-back', () => {
@@ -119,6 +121,11 @@ describe('shown', () => {
         ['6', false],
       ],
     );
+  });
+
+  it('who-still-has-what-he-may-not-have-any-more', () => {
+    const [status] = statusOf(secretWorld({ secrets, policies: [] }), [at({ version: '8' })]);
+    assert.equal(status?.holders[0]?.holdsRevoked, true);
   });
 
   it('a-secret-that-is-gone-as-long-as-somebody-had-it', () => {
