@@ -41,9 +41,12 @@ export async function followSecret({ name, use, port = 15004, signal }) {
       if (status === 200) {
         const data = Object.fromEntries(Object.entries(body.data).map(([key, text]) => [key, Buffer.from(String(text), 'base64')]));
         await use({ version: body.current, data });
-        version = body.current;
-        await ask({ port, path: `${path}/receipt`, body: { version }, signal });
-        continue;
+        const receipt = await ask({ port, path: `${path}/receipt`, body: { version: body.current }, signal });
+        if (receipt.status < 300) {
+          version = body.current;
+          continue;
+        }
+        // Nobody has heard that it is in use: all of it once more, a moment later.
       }
       // Nothing newer: asked again at once.
       if (status === 204) continue;

@@ -12,6 +12,7 @@ import { typeUrls } from '../discovery/type-urls.ts';
 import type { Log } from '../observe/log.ts';
 import { type SecretDiscoveryServiceServer, SecretDiscoveryServiceService } from '../wire/gen/envoy/service/secret/v3/sds.ts';
 import { statusError } from '../wire/grpc.ts';
+import { InstanceHoldings } from './instance-holdings.ts';
 import type { SdsStreams } from './sds-streams.ts';
 import { type AskedFor, SecretStream } from './secret-streams.ts';
 import type { ServedWorkload, StreamSessions } from './stream-session.ts';
@@ -30,8 +31,9 @@ interface SdsServiceDeps {
   readonly now: () => number;
 }
 
-export function addSdsService(server: Server, deps: SdsServiceDeps & { opener: StreamSessions }): void {
-  const { opener } = deps;
+export function addSdsService(server: Server, of: SdsServiceDeps & { opener: StreamSessions }): void {
+  const { opener } = of;
+  const deps = { ...of, holdings: new InstanceHoldings(of) };
   const service: SecretDiscoveryServiceServer = {
     streamSecrets: (call: StateOfTheWorldStream) =>
       opener.open(call, (workload) => {
@@ -58,7 +60,10 @@ export function addSdsService(server: Server, deps: SdsServiceDeps & { opener: S
 }
 
 /** What both protocols are given: what the workload may have, and a place in the registry of streams that hears of ACK and NACK. */
-function prepare(workload: ServedWorkload, deps: SdsServiceDeps & { protocol: 'state-of-the-world' | 'delta' }) {
+function prepare(
+  workload: ServedWorkload,
+  deps: SdsServiceDeps & { holdings: InstanceHoldings; protocol: 'state-of-the-world' | 'delta' },
+) {
   const { identity, peer, rules } = workload;
   const { protocol, log } = deps;
   const spiffeId = identity.svid.id.uri;

@@ -2,10 +2,11 @@
 
 import { status } from '@grpc/grpc-js';
 import { AskedSecrets } from '../discovery/asked-secrets.ts';
-import { believedPod, type ReceiptBook } from '../discovery/receipt-book.ts';
+import { believedPod } from '../discovery/receipt-book.ts';
 import type { ResourceView, StreamAnswers } from '../discovery/resource-view.ts';
 import { meansSecret } from '../policy/secret-name.ts';
 import { statusError } from '../wire/grpc.ts';
+import type { InstanceHoldings, StreamHoldings } from './instance-holdings.ts';
 import type { ServedWorkload } from './stream-session.ts';
 
 /** What a request of either protocol says of names: all of them, or those that come. */
@@ -16,6 +17,8 @@ export interface AskedFor {
   readonly holds: boolean;
 }
 
+/** Single values of one secret are names, too. */
+const NEW_NAMES = { burst: 512, perSecond: 10 };
 const NODE_ID = /^sidecar~([a-z0-9-]{1,63})~([a-z0-9.-]{1,253})$/;
 
 /**
@@ -25,16 +28,16 @@ const NODE_ID = /^sidecar~([a-z0-9-]{1,63})~([a-z0-9.-]{1,253})$/;
 export class SecretStream implements ResourceView {
   readonly #workload: ServedWorkload;
   readonly #certificates: ResourceView;
-  readonly #deps: { readonly receipts: ReceiptBook; readonly now: () => number; readonly saysGone: boolean };
+  readonly #deps: { readonly holdings: InstanceHoldings; readonly saysGone: boolean };
   #secrets: AskedSecrets | undefined;
   readonly #subscribers = new Set<(typeUrl: string, names?: readonly string[]) => void>();
   #stopListening: () => void = () => undefined;
-  /** The versions that the client has by its answers, by the name that they came under. */
-  readonly #held = new Map<string, readonly string[]>();
+  #holdings: StreamHoldings | undefined;
+  /** Which version of a resource the client has by its answers, by name. */
+  readonly #held = new Map<string, string | undefined>();
   #isFirst = true;
-  #pod = '';
 
-  constructor(workload: ServedWorkload, deps: { receipts: ReceiptBook; now: () => number; saysGone: boolean }) {
+  constructor(workload: ServedWorkload, deps: { holdings: InstanceHoldings; saysGone: boolean }) {
     this.#workload = workload;
     this.#certificates = workload.session.secrets;
     this.#deps = deps;
@@ -90,8 +93,9 @@ export class SecretStream implements ResourceView {
   end(): void {
     if (this.#secrets === undefined) return;
     this.#stopListening();
+    // First: what is let go of with the stream its client has not said to have no more.
+    this.#holdings?.end();
     this.#secrets.end();
-    this.#deps.receipts.leaves(this.#instance, this.#deps.now());
   }
 
   #begin(nodeId: string | undefined): void {
@@ -99,29 +103,28 @@ export class SecretStream implements ResourceView {
     if (feed === undefined)
       throw statusError(status.FAILED_PRECONDITION, 'whoever is in the place of control here (istiod) has no secrets to give');
     const [, namespace = '', name = ''] = NODE_ID.exec(nodeId ?? '') ?? [];
-    this.#pod = believedPod(`${namespace}/${name}`, this.#reporter);
-    const secrets = new AskedSecrets({ feed, saysGone: this.#deps.saysGone });
+    const { holdings, saysGone } = this.#deps;
+    const reporter = this.#workload.identity.svid.id.uri;
+    const streamHoldings = holdings.open({ reporter, pod: believedPod(`${namespace}/${name}`, reporter) });
+    this.#holdings = streamHoldings;
+    const onDrop = (dropped: string) => {
+      this.#held.delete(dropped);
+      streamHoldings.drop(dropped);
+    };
+    const secrets = new AskedSecrets({ feed, saysGone, newNames: NEW_NAMES, onDrop });
     this.#secrets = secrets;
     this.#stopListening = secrets.subscribe((typeUrl, names) => {
       for (const subscriber of [...this.#subscribers]) subscriber(typeUrl, names);
     });
   }
 
-  get #reporter(): string {
-    return this.#workload.identity.svid.id.uri;
-  }
-
-  get #instance() {
-    return { reporter: this.#reporter, pod: this.#pod };
-  }
-
+  /** Each answer speaks of all that its client holds: what is as it was is no news. */
   #holds(name: string, resourceVersion: string | undefined): void {
-    const names = this.#secrets?.names;
-    const key = names?.get(name)?.key;
-    if (names === undefined || key === undefined) return;
-    this.#held.set(name, this.#secrets?.versionsIn(name, resourceVersion) ?? []);
-    // A secret and single values of it are names of one secret.
-    const versions = [...names].flatMap(([other, of]) => (of.key === key ? (this.#held.get(other) ?? []) : []));
-    this.#deps.receipts.holds(this.#instance, { secret: key, versions, at: this.#deps.now() });
+    const key = this.#secrets?.names.get(name)?.key;
+    if (key === undefined || (this.#held.has(name) && this.#held.get(name) === resourceVersion)) return;
+    const versions = this.#secrets?.versionsIn(name, resourceVersion);
+    if (versions === undefined) return;
+    this.#held.set(name, resourceVersion);
+    this.#holdings?.hold(name, { key, versions });
   }
 }

@@ -1,6 +1,6 @@
 // The secrets of registered processes without a sidecar: held for each registration from when its process asks, and let go of when it has not asked for long.
 
-import type { ReceiptBook } from '../discovery/receipt-book.ts';
+import type { Instance, ReceiptBook } from '../discovery/receipt-book.ts';
 import { HandfastError } from '../errors.ts';
 import { HeldSecrets } from '../identity-api/held-secrets.ts';
 import type { Registration } from './workload-registrations.ts';
@@ -66,7 +66,12 @@ export class SocketSecrets {
       closed = true;
       clearTimeout(opened.idle);
       held.then(
-        (secrets) => secrets.close(),
+        (secrets) => {
+          secrets.close();
+          // Nobody knows any more what the process does with what it has, unless it is asked about in another registration of its ID.
+          const isOpen = [...this.#opened].some(([{ spiffeId }, other]) => other !== opened && spiffeId.uri === registration.spiffeId.uri);
+          if (!isOpen) this.#deps.receipts.leaves(instanceOf(registration.spiffeId.uri), { at: this.#deps.now() });
+        },
         () => undefined,
       );
       session.release();
@@ -87,6 +92,10 @@ export class SocketSecrets {
     if (feed === undefined)
       throw new HandfastError('UNAVAILABLE', 'whoever is in the place of control here (istiod) has no secrets to give');
     const isCurrent = () => now() <= (session.identity.current?.svid.notAfter ?? 0);
-    return new HeldSecrets({ feed, receipts, instance: { reporter: uri, pod: '' }, preload: [], isCurrent, now });
+    return new HeldSecrets({ feed, receipts, instance: instanceOf(uri), preload: [], isCurrent, now });
   }
+}
+
+function instanceOf(reporter: string): Instance {
+  return { reporter, pod: '' };
 }

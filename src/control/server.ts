@@ -47,7 +47,11 @@ export function addControlServices(server: Server, deps: ControlServiceDeps): { 
   const { secrets, now } = deps;
   const receipts = new NodeReceipts({
     audit: secrets?.audit,
-    isEntitled: ({ key, id }) => mayReceive(secrets?.source.world.current?.policiesOf.get(key) ?? [], { key, id }),
+    canHave: ({ key, version, id }) => {
+      const { secrets: known, policiesOf } = secrets?.source.world.current ?? {};
+      const mayNow = known?.get(key)?.versions.has(version) === true && mayReceive(policiesOf?.get(key) ?? [], { key, id });
+      return mayNow || secrets?.handed.has({ id: id.uri, key, version }) === true;
+    },
     now,
   });
   const workloads = new WorkloadReports();

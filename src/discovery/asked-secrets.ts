@@ -3,9 +3,10 @@
 import { status } from '@grpc/grpc-js';
 import { HandfastError } from '../errors.ts';
 import { parseSecretResourceName, type SecretResourceName } from '../policy/secret-name.ts';
+import { type Rate, TokenBucket } from '../rate-limit.ts';
 import { statusError } from '../wire/grpc.ts';
 import { shortened } from './answer.ts';
-import type { AskedNames, ResourceView, VersionedResource } from './resource-view.ts';
+import type { AskedNames, Resources, ResourceView, VersionedResource } from './resource-view.ts';
 import type { HeldSecret, SecretFeed } from './secret-feed.ts';
 import { typeUrls } from './type-urls.ts';
 import { encodeNoSecret, encodeSecretMember } from './workload-secret-codec.ts';
@@ -28,19 +29,25 @@ export interface AskedSecretsOptions {
   /** State of the world cannot take a resource back: an empty secret is sent in its place. */
   readonly saysGone: boolean;
   readonly maxNames?: number;
+  /** How often a name may come that was not asked for before; without it, as often as requests may. */
+  readonly newNames?: Rate;
   /** Told of the versions of a secret that are about to leave under a name, before they do, and of none where they are taken back. */
   readonly onOffer?: (of: { readonly name: string; readonly key: string; readonly versions: readonly string[] }) => void;
+  /** The name is asked for no longer: nothing was taken back. */
+  readonly onDrop?: (name: string) => void;
 }
 
 export class AskedSecrets implements ResourceView {
   readonly asked: AskedNames;
   readonly #options: AskedSecretsOptions;
   readonly #names = new Map<string, Asked>();
+  readonly #newNames: TokenBucket | undefined;
   /** Which versions of a secret are in which version of a resource, by both. */
   readonly #labels = new Map<string, Map<string, readonly string[]>>();
 
   constructor(options: AskedSecretsOptions) {
     this.#options = options;
+    this.#newNames = options.newNames === undefined ? undefined : new TokenBucket(options.newNames);
     this.asked = {
       typeUrls: [typeUrls.secret],
       change: (_, { added, dropped }) => {
@@ -49,6 +56,7 @@ export class AskedSecrets implements ResourceView {
         return { answers: added.filter((name) => this.#resourceOf(name) !== undefined), touched: [] };
       },
       isAnswered: (_, name) => this.#resourceOf(name) !== undefined,
+      isUnknown: (_, name) => this.#isUnknown(name),
       aliasesOf: () => [],
     };
   }
@@ -60,15 +68,22 @@ export class AskedSecrets implements ResourceView {
     for (const name of wanted) this.#ask(name, holds);
   }
 
-  /** Undefined while the answer to any name is not known: what a client is told is all there is for it. */
-  resources(typeUrl: string): ReadonlyMap<string, VersionedResource> | undefined {
-    const resources = new Map<string, VersionedResource>();
+  /** Without those of which nothing is known yet: neither are they there, nor gone, and the others do not wait for them. */
+  resources(typeUrl: string): Resources {
+    const resources = new KnownResources();
     if (typeUrl !== typeUrls.secret) return resources;
     for (const [name, asked] of this.#names) {
-      if (this.#options.feed.answer(asked.key) === undefined) return undefined;
+      if (this.#isUnknown(name)) {
+        resources.unknown.add(name);
+        continue;
+      }
       const resource = this.#resourceOf(name);
       if (resource !== undefined) resources.set(name, resource);
-      else if (this.#options.saysGone && asked.wasThere) resources.set(name, encodeNoSecret(name));
+      else if (this.#options.saysGone && asked.wasThere) {
+        const gone = encodeNoSecret(name);
+        this.#label(name, gone.version, []);
+        resources.set(name, gone);
+      }
     }
     return resources;
   }
@@ -81,9 +96,10 @@ export class AskedSecrets implements ResourceView {
     });
   }
 
-  /** The versions of a secret that are in what was sent under a name; none where nothing was. */
-  versionsIn(name: string, resourceVersion: string | undefined): readonly string[] {
-    return this.#labels.get(name)?.get(resourceVersion ?? '') ?? [];
+  /** The versions of a secret that are in what was sent under a name; none where nothing was, and undefined where that is not known: an earlier stream sent it. */
+  versionsIn(name: string, resourceVersion: string | undefined): readonly string[] | undefined {
+    if (resourceVersion !== undefined) return this.#labels.get(name)?.get(resourceVersion);
+    return this.#isUnknown(name) ? undefined : [];
   }
 
   get names(): ReadonlyMap<string, SecretResourceName> {
@@ -101,7 +117,13 @@ export class AskedSecrets implements ResourceView {
       throw statusError(status.INVALID_ARGUMENT, `${JSON.stringify(shortened(name))} is no secret: secret:NAMESPACE/NAME[/VALUE]`);
     const { feed, maxNames = MAX_NAMES } = this.#options;
     if (this.#names.size >= maxNames) throw statusError(status.RESOURCE_EXHAUSTED, `more than ${maxNames} secrets on one stream`);
+    if ((this.#newNames?.take() ?? 0) > 0) throw statusError(status.RESOURCE_EXHAUSTED, 'too many new secrets a second');
     this.#names.set(name, { ...parsed, release: holdOrEnd(feed, parsed.key), made: undefined, wasThere: holds });
+  }
+
+  #isUnknown(name: string): boolean {
+    const asked = this.#names.get(name);
+    return asked !== undefined && this.#options.feed.answer(asked.key) === undefined;
   }
 
   #drop(name: string): void {
@@ -110,6 +132,7 @@ export class AskedSecrets implements ResourceView {
     if (asked !== undefined) wipeMade(asked);
     this.#names.delete(name);
     this.#labels.delete(name);
+    if (asked !== undefined) this.#options.onDrop?.(name);
   }
 
   #resourceOf(name: string): VersionedResource | undefined {
@@ -140,6 +163,15 @@ export class AskedSecrets implements ResourceView {
     this.#labels.set(name, labels.set(resourceVersion, versions));
     const [oldest] = labels.keys();
     if (labels.size > KEPT_LABELS && oldest !== undefined) labels.delete(oldest);
+  }
+}
+
+/** Whoever looks for what is gone finds an unknown one among what there is; whoever looks for what to send does not. */
+class KnownResources extends Map<string, VersionedResource> {
+  readonly unknown = new Set<string>();
+
+  override has(name: string): boolean {
+    return super.has(name) || this.unknown.has(name);
   }
 }
 

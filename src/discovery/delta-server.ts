@@ -88,8 +88,12 @@ export function serveDeltaStream(call: DeltaStream, options: DeltaServerOptions)
     };
     if (isHeldBack && why === 'change') subscription.missed = why;
     // What has come meanwhile answers for itself.
-    const nobody = [...owed].filter((name) => view.asked?.isAnswered(typeUrl, name) !== true);
-    if (fresh.missing.length === 0 && fresh.removed.length === 0 && nobody.length === 0 && !initial) {
+    const due = [...owed].filter((name) => view.asked?.isUnknown?.(typeUrl, name) !== true);
+    const nobody = due.filter((name) => view.asked?.isAnswered(typeUrl, name) !== true);
+    const isNothing = fresh.missing.length === 0 && fresh.removed.length === 0 && nobody.length === 0;
+    // The first word is not that nothing is known yet.
+    if (isNothing && initial && due.length < owed.size) return;
+    if (isNothing && !initial) {
       keepTouched(subscription, difference, NOTHING);
       order.said(typeUrl, { whole: isAll(NOTHING, difference), response: false });
       return;
@@ -100,8 +104,8 @@ export function serveDeltaStream(call: DeltaStream, options: DeltaServerOptions)
     keepTouched(subscription, difference, sent);
     subscription.initial = false;
     subscription.missed = isHeldBack ? why : 'request';
-    subscription.unanswered = { nonce: randomUUID(), versions, removed: sent.removed, paid: [...owed] };
-    owed.clear();
+    subscription.unanswered = { nonce: randomUUID(), versions, removed: sent.removed, paid: due };
+    for (const name of due) owed.delete(name);
     for (const name of versions.keys()) subscription.again.delete(name);
     order.said(typeUrl, { whole: isAll(sent, difference), response: true });
     writer.write({

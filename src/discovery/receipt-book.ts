@@ -37,10 +37,10 @@ export class ReceiptBook {
     for (const version of present) this.take({ ...nothing({ reporter, pod }), secret, version, delivered: at });
   }
 
-  /** Its stream has ended, and nobody knows any more what it does with what it has. */
-  leaves(instance: Instance, at: number): void {
+  /** A stream of it has ended, and nobody knows any more what it does with what it has: all but what another one holds. */
+  leaves(instance: Instance, { at, isHeld = () => false }: { at: number; isHeld?: (receipt: SecretReceipt) => boolean }): void {
     for (const { receipt } of [...(this.#instances.get(instanceKey(instance))?.values() ?? [])])
-      if (receipt.left === 0) this.take({ ...receipt, left: at });
+      if (receipt.left === 0 && !isHeld(receipt)) this.take({ ...receipt, left: at });
   }
 
   /** What an application has done with a version that it was given. */

@@ -37,6 +37,8 @@ export interface AskedNames {
   ): { readonly answers: readonly string[]; readonly touched: Touched };
   /** Whether anything stands for a name that is asked for. */
   isAnswered(typeUrl: string, name: string): boolean;
+  /** Whether that is not known yet: the answer is owed until it is. Where there is no such word all is known. */
+  isUnknown?(typeUrl: string, name: string): boolean;
   /** The names under which a resource was asked for, beside its own. */
   aliasesOf(typeUrl: string, name: string): string[];
 }

@@ -34,6 +34,11 @@ interface Held {
   lingering: NodeJS.Timeout | undefined;
 }
 
+interface Run {
+  readonly stop: AbortController;
+  ended: Promise<void>;
+}
+
 type Send = (change: { readonly added: readonly string[]; readonly dropped: readonly string[] }) => void;
 
 const LINGER_MS = 30_000;
@@ -45,7 +50,7 @@ export class SecretSubscription implements SecretFeed {
   /** No longer asked for, which has not been answered yet: until then they are not asked for anew, since what is under way could be taken for the answer. */
   readonly #dropping = new Set<string>();
   #send: Send | undefined;
-  #running: { readonly stop: AbortController; readonly ended: Promise<void> } | undefined;
+  #running: Run | undefined;
 
   constructor(options: SecretSubscriptionOptions) {
     this.#options = options;
@@ -106,22 +111,27 @@ export class SecretSubscription implements SecretFeed {
 
   /** A stream without names would ask for everything: there is one only while there are names. */
   #run(): void {
-    const stop = new AbortController();
+    const run: Run = { stop: new AbortController(), ended: Promise.resolve() };
+    // The first stream is opened before the call below returns.
+    this.#running = run;
     const { nodeId, token, log, describe } = this.#options;
+    // A run that was stopped has no word any more in what the next one holds.
+    const isPresent = () => this.#running === run;
     const names: ChangingNames = {
       opened: (send) => {
-        this.#send = send;
+        if (isPresent()) this.#send = send;
         return [...this.#held.keys()].map(secretResourceName);
       },
       closed: () => {
-        this.#send = undefined;
-        this.#dropping.clear();
+        if (isPresent()) this.#closed();
         return [];
       },
       answeredBy: () => [],
-      taken: (response) => this.#dropped(response),
+      taken: (response) => {
+        if (isPresent()) this.#dropped(response);
+      },
     };
-    const ended = runDeltaClient({
+    run.ended = runDeltaClient({
       name: 'secrets',
       open: (metadata) => {
         const target = this.#options.target();
@@ -133,16 +143,24 @@ export class SecretSubscription implements SecretFeed {
       nodeId,
       token,
       subscriptions: new Map([[typeUrls.secret, names]]),
-      apply: (_, change) => this.#apply(change),
+      apply: (_, change) => {
+        if (isPresent()) this.#apply(change);
+      },
       log,
-      signal: stop.signal,
+      signal: run.stop.signal,
     });
-    this.#running = { stop, ended };
   }
 
   #stopStream(): void {
-    this.#running?.stop.abort();
+    const run = this.#running;
     this.#running = undefined;
+    this.#closed();
+    run?.stop.abort();
+  }
+
+  #closed(): void {
+    this.#send = undefined;
+    this.#dropping.clear();
   }
 
   /** All of a response or nothing of it. */

@@ -56,7 +56,11 @@ function runOnce<Request, Response>(options: StreamOptions<Request, Response>): 
   }
   return new Promise((resolve) => {
     let heard = false;
+    let over = false;
     const finish = (reason: string, code?: unknown) => {
+      // A stream that we cancel says so later, as an error and as an end: by then the next one may be open.
+      if (over) return;
+      over = true;
       unsubscribe?.();
       signal.removeEventListener('abort', onAbort);
       call.cancel();
@@ -71,6 +75,7 @@ function runOnce<Request, Response>(options: StreamOptions<Request, Response>): 
     call.on('error', (error) => finish(messageOf(error), 'code' in error ? error.code : undefined));
     call.on('end', () => finish('the server ended the stream'));
     call.on('data', (response: Response) => {
+      if (over) return;
       heard = true;
       options.onMessage(response, send);
     });

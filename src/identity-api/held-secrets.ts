@@ -95,6 +95,8 @@ export class HeldSecrets {
     const { feed, receipts, instance, now } = this.#options;
     if (!this.#names.has(key)) return;
     const answer = feed.answer(key);
+    // Not known is not taken back.
+    if (answer === undefined) return;
     const versions = typeof answer === 'object' ? [...answer.secret.versions.keys()] : [];
     receipts.holds(instance, { secret: key, versions, at: now() });
   }

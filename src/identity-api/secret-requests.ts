@@ -53,7 +53,7 @@ export class SecretRequests {
     if (asked === undefined) return invalid(`the path is ${SECRET_PATHS}, names as they are`);
     const secrets = await this.#options.secrets();
     if (secrets === undefined) return unavailable('it is not known yet whose secrets these are');
-    if (!secrets.isCurrent) return unavailable('our own certificate has ended, and with it the right to these secrets');
+    if (!secrets.isCurrent) return ended();
     try {
       const [what, member, ...more] = asked.rest;
       if (what === 'receipt' && member === undefined) return await confirm(request, asked, secrets);
@@ -65,6 +65,7 @@ export class SecretRequests {
     } catch (error) {
       if (error instanceof HandfastError && error.code === 'RATE_LIMITED')
         return refused(429, 'TOO_MANY_SECRETS', error.message, { 'retry-after': '1' });
+      if (error instanceof HandfastError && error.code === 'NO_IDENTITY') return ended();
       throw error;
     }
   }
@@ -79,7 +80,7 @@ async function whole({ key, query }: Asked, secrets: HeldSecrets): Promise<Reply
   const seconds = wait === null ? MAX_WAIT_S : /^\d{1,2}$/.test(wait) ? Number(wait) : Number.NaN;
   if (!(seconds <= MAX_WAIT_S) || !isSecretVersion(after)) return invalid(`after is a version, and wait 0 to ${MAX_WAIT_S} seconds`);
   if ((await heldOf(key, secrets)) === undefined) return noWord();
-  const answer = await secrets.answer(key, {
+  const answer = await answered(key, secrets, {
     waitMs: seconds * 1_000,
     isEnough: (now) => typeof now !== 'object' || now.secret.current !== after,
   });
@@ -116,7 +117,18 @@ async function confirm(request: IncomingMessage, { key, query }: Asked, secrets:
 }
 
 function heldOf(key: string, secrets: HeldSecrets) {
-  return secrets.answer(key, { waitMs: FIRST_WAIT_MS });
+  return answered(key, secrets, { waitMs: FIRST_WAIT_MS });
+}
+
+/** Throws NO_IDENTITY when our certificate has ended while it was waited for. */
+async function answered(key: string, secrets: HeldSecrets, wait: Parameters<HeldSecrets['answer']>[1]) {
+  const answer = await secrets.answer(key, wait);
+  if (!secrets.isCurrent) throw new HandfastError('NO_IDENTITY', 'our own certificate has ended');
+  return answer;
+}
+
+function ended(): Reply {
+  return unavailable('our own certificate has ended, and with it the right to these secrets');
 }
 
 function found(

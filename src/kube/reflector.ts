@@ -66,6 +66,9 @@ export class Reflector<T> {
   #said = '';
   /** By performance.now(); undefined while it can be followed. */
   #lostAt: number | undefined;
+  /** Those who wait for a list that has yet to begin. */
+  readonly #waiting = new Set<() => void>();
+  #endWatch: () => void = () => undefined;
 
   constructor(options: ReflectorOptions<T>) {
     this.#options = options;
@@ -80,6 +83,14 @@ export class Reflector<T> {
   /** For how long it could not be followed; 0 while it can, or is known not to be installed. A watch that is silent is noticed when it has stalled. */
   get lostMs(): number {
     return this.#lostAt === undefined ? 0 : performance.now() - this.#lostAt;
+  }
+
+  /** Lists anew, whatever the watch says. Resolves when a list that began after this call is in force: watches may lag, a list says what is. */
+  listAnew(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#waiting.add(resolve);
+      this.#endWatch();
+    });
   }
 
   /** What `read` kept. */
@@ -97,10 +108,11 @@ export class Reflector<T> {
       const began = performance.now();
       const events = this.#events;
       try {
-        if (mustList) await this.#list(signal);
+        if (mustList || this.#waiting.size > 0) await this.#list(signal);
         mustList = false;
         absences = 0;
         await this.#watch(signal);
+        if (this.#waiting.size > 0) continue;
         // Longer than this, or with something to say: such a watch has ended as watches do.
         if (this.#events > events || performance.now() - began > SHORT_MS) this.#recovered(backoff);
         else await pause(backoff.next(), signal);
@@ -121,6 +133,7 @@ export class Reflector<T> {
           if (await this.#isAbsent(++absences, signal)) {
             this.#replace(new Map());
             this.#lostAt = undefined;
+            this.#tell([...this.#waiting]);
           }
           this.#complain('it is not installed: no object of this kind is in force');
           await pause(this.#synced ? absentRetryMs : Math.min(absentRetryMs, FIRST_ABSENT_RETRY_MS), signal);
@@ -175,6 +188,7 @@ export class Reflector<T> {
     const { api } = this.#options;
     const path = this.#path;
     const items = new Map<string, Item<T>>();
+    const waiting = [...this.#waiting];
     let next = '';
     do {
       const page = await api.request({
@@ -190,6 +204,14 @@ export class Reflector<T> {
       next = typeof more === 'string' ? more : '';
     } while (next !== '');
     this.#replace(items);
+    this.#tell(waiting);
+  }
+
+  #tell(waiting: readonly (() => void)[]): void {
+    for (const tell of waiting) {
+      this.#waiting.delete(tell);
+      tell();
+    }
   }
 
   async #watch(signal: AbortSignal): Promise<void> {
@@ -200,6 +222,13 @@ export class Reflector<T> {
     const body = await api.open(`${path}?${query}`, signal);
     this.#lostAt = undefined;
     const events = new WatchEvents(`watch ${path}`);
+    let endsForList = false;
+    this.#endWatch = () => {
+      endsForList = true;
+      body.destroy();
+    };
+    // Asked for while it was opened.
+    if (this.#waiting.size > 0) this.#endWatch();
     const stalled = setTimeout(
       () => body.destroy(new HandfastError('UNAVAILABLE', `watch ${path}: nothing came for ${stallMs} ms`)),
       stallMs,
@@ -209,7 +238,10 @@ export class Reflector<T> {
         stalled.refresh();
         this.#take(events.push(Buffer.from(bytes)));
       }
+    } catch (error) {
+      if (!endsForList) throw error;
     } finally {
+      this.#endWatch = () => undefined;
       clearTimeout(stalled);
       body.destroy();
     }

@@ -52,8 +52,9 @@ export class WatchEvents {
     let value: unknown;
     try {
       value = JSON.parse(line);
-    } catch (cause) {
-      throw new HandfastError('UNAVAILABLE', `${this.#what}: an event is no JSON`, { cause });
+    } catch {
+      // Why not is not said: a parser's message quotes the text, and that may be a secret.
+      throw new HandfastError('UNAVAILABLE', `${this.#what}: an event is no JSON`);
     }
     const type = isJsonObject(value) ? watchEventTypes.find((name) => name === value.type) : undefined;
     if (!isJsonObject(value) || type === undefined || !isJsonObject(value.object))

@@ -1,12 +1,15 @@
 // The application's side of secrets: what is answered, what is refused before anything is looked at, and bounds.
 
 import assert from 'node:assert/strict';
+import type { IncomingMessage } from 'node:http';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { ReceiptBook } from '../../src/discovery/receipt-book.ts';
 import type { SecretAnswer, SecretFeed } from '../../src/discovery/secret-feed.ts';
 import { encodeWorkloadSecret } from '../../src/discovery/workload-secret-codec.ts';
 import { HeldSecrets } from '../../src/identity-api/held-secrets.ts';
+import { SecretRequests } from '../../src/identity-api/secret-requests.ts';
 import { ControlPlane } from '../support/control-plane.ts';
 import { GUARD, sayRaw } from '../support/identity-api.ts';
 import { SecretSidecar, SecretsDir } from '../support/secrets.ts';
@@ -162,6 +165,48 @@ describe('what is held', () => {
       now: () => 1,
       bounds,
     });
+
+  it('is-not-given-to-whoever-waited-past-the-end-of-our-certificate', async () => {
+    const feed = new Said();
+    feed.answers.set('foo/a', secret('foo/a'));
+    const receipts = new ReceiptBook();
+    let isCurrent = true;
+    const instance = { reporter: 'a', pod: '' };
+    const secrets = new HeldSecrets({ feed, receipts, instance, preload: ['foo/late'], isCurrent: () => isCurrent, now: () => 1 });
+    const requests = new SecretRequests({ secrets: () => Promise.resolve(secrets) });
+    const ask = (url: string, body?: object) =>
+      requests.answer(
+        Object.assign(Readable.from(body === undefined ? [] : [Buffer.from(JSON.stringify(body))]), {
+          ...{ url, method: body === undefined ? 'GET' : 'POST', headers: {} },
+        }) as unknown as IncomingMessage,
+      );
+    assert.equal((await ask('/v1/secrets/foo/a')).status, 200);
+    const before = receipts.revision;
+    const [waiting, confirming] = [ask('/v1/secrets/foo/a?after=1&wait=20'), ask('/v1/secrets/foo/late/receipt', { version: '1' })];
+    await new Promise((resolve) => setImmediate(resolve));
+    await new Promise((resolve) => setImmediate(resolve));
+    isCurrent = false;
+    feed.say('foo/a', { ...secret('foo/a'), secret: { ...secret('foo/a').secret, current: '2' } });
+    feed.say('foo/late', secret('foo/late'));
+    assert.deepEqual([(await waiting).status, (await confirming).status], [503, 503]);
+    assert.ok(receipts.changedAfter(before).every(({ confirmed, loaded }) => confirmed === 0 && loaded <= 1));
+    assert.ok(receipts.all.every(({ secret, loaded }) => loaded === 0 || secret === 'foo/a'));
+    secrets.close();
+  });
+
+  it('is-not-dropped-because-nothing-is-known-of-it-for-a-while', async () => {
+    const feed = new Said();
+    feed.answers.set('foo/a', secret('foo/a'));
+    const receipts = new ReceiptBook();
+    const instance = { reporter: 'a', pod: '' };
+    const secrets = new HeldSecrets({ feed, receipts, instance, preload: [], isCurrent: () => true, now: () => 1 });
+    await secrets.answer('foo/a', { waitMs: 0 });
+    feed.say('foo/a', undefined);
+    assert.equal(receipts.all[0]?.dropped, 0);
+    feed.say('foo/a', 'none');
+    assert.equal(receipts.all[0]?.dropped, 1);
+    secrets.close();
+  });
 
   it('makes-room-for-what-there-is-by-what-there-is-not-and-then-refuses', async () => {
     const feed = new Said();

@@ -109,6 +109,17 @@ async function delta(name: string) {
   return { said, send, ask, ack };
 }
 
+/** Until so many names are said not to be there: each when it is known. */
+async function saidNone({ said, ack }: Awaited<ReturnType<typeof delta>>, count: number): Promise<void> {
+  const none = new Set<string>();
+  while (none.size < count) {
+    const response = await said.next();
+    for (const name of response.removedResources) none.add(name);
+    ack(response);
+  }
+  assert.equal(none.size, count);
+}
+
 function textsOf(bytes: Uint8Array | undefined): Record<string, string> {
   const { type } = Secret.decode(bytes ?? new Uint8Array());
   assert.equal(type?.$case, 'genericSecret');
@@ -255,25 +266,25 @@ describe('what is refused', () => {
   it('more-names-than-anybody-needs', async () => {
     const names = Array.from({ length: 257 }, (_, index) => `secret:foo/s${index}`);
     assert.equal(await ended(({ ask }) => ask(...names)), status.RESOURCE_EXHAUSTED);
-    const { said, ask } = await delta('a');
-    ask(...names.slice(1));
-    assert.equal((await said.next()).removedResources.length, 256);
+    const stream = await delta('a');
+    stream.ask(...names.slice(1));
+    await saidNone(stream, 256);
   });
 
   it('more-names-on-several-streams-than-one-workload-may-have', async () => {
     const names = (from: number, count: number) => Array.from({ length: count }, (_, index) => `secret:foo/s${from + index}`);
     const [first, second] = [await delta('a'), await delta('a')];
     first.ask(...names(0, 200));
-    await first.said.next();
+    await saidNone(first, 200);
     second.ask(...names(150, 100));
-    assert.equal((await second.said.next()).removedResources.length, 100);
+    await saidNone(second, 100);
     const third = await delta('a');
     third.ask(...names(250, 10));
     assert.equal((await third.said.refused).code, status.RESOURCE_EXHAUSTED);
     // It is its own room: another has all of it.
     const other = await delta('b');
     other.ask(...names(0, 200));
-    assert.equal((await other.said.next()).removedResources.length, 200);
+    await saidNone(other, 200);
   });
 
   it('everything-has-no-secrets-in-it', async () => {
@@ -300,6 +311,27 @@ it('receipts-of-a-secret-and-of-its-values-are-of-one-secret', async () => {
   await db({ 8: { key: 'next' } }, '8');
   ack(await said.next());
   await eventually(async () => (await held())[0][1] > 0 && (await held())[1][1] === 0);
+});
+
+it('a-name-that-is-let-go-of-is-held-no-more', async () => {
+  const { said, send, ask, ack } = await delta('a');
+  ask('secret:foo/db');
+  ack(await said.next());
+  const holders = async () => Object(await plane.ask('control', 'POST', '/secrets', { name: 'db' })).secrets[0].holders;
+  await eventually(async () => (await holders()).length > 0);
+  assert.ok((await holders()).every(({ dropped }: { dropped: number }) => dropped === 0));
+  send({ resourceNamesUnsubscribe: ['secret:foo/db'] });
+  await eventually(async () => (await holders()).every(({ dropped }: { dropped: number }) => dropped > 0));
+});
+
+it('ever-other-values-of-one-secret-are-new-names-too', async () => {
+  const { said, send, ask } = await delta('a');
+  for (let turn = 0; turn < 3; turn++) {
+    const names = Array.from({ length: 250 }, (_, index) => `secret:foo/db/k${turn}-${index}`);
+    ask(...names);
+    send({ resourceNamesUnsubscribe: names });
+  }
+  assert.equal((await said.refused).code, status.RESOURCE_EXHAUSTED);
 });
 
 it('receipts-are-the-answers-of-whatever-client', async () => {

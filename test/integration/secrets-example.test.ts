@@ -2,6 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { ControlPlane } from '../support/control-plane.ts';
@@ -10,6 +12,34 @@ import { RecordingLog } from '../support/sidecar-harness.ts';
 import { eventually } from '../support/workers-pair.ts';
 
 const example = (name: string) => readFileSync(new URL(`../../examples/secrets/${name}`, import.meta.url), 'utf8');
+
+it('a-version-whose-receipt-was-refused-is-used-and-confirmed-again', async () => {
+  const { followSecret } = await import(new URL('../../examples/secrets/secrets.mjs', import.meta.url).href);
+  const ending = new AbortController();
+  const asked: string[] = [];
+  const body = JSON.stringify({ current: '1', data: {} });
+  const server = createServer((request, response) => {
+    asked.push(`${request.method} ${request.url}`);
+    const isReceipt = request.method === 'POST';
+    const isSecond = asked.filter((one) => one.startsWith('POST')).length > 1;
+    request.resume();
+    if (isReceipt) response.writeHead(isSecond ? 204 : 503).end();
+    else if (request.url?.includes('after=') === true) ending.abort();
+    else response.end(body);
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  try {
+    let used = 0;
+    const use = async () => void used++;
+    const { port } = server.address() as AddressInfo;
+    await followSecret({ name: 'bar/db', port, use, signal: ending.signal });
+    assert.equal(used, 2);
+    assert.deepEqual(asked.at(-1), 'GET /v1/secrets/bar/db?after=1');
+  } finally {
+    server.closeAllConnections();
+    server.close();
+  }
+});
 
 it('each-version-is-used-and-confirmed-and-the-end-is-heard', async () => {
   const { followSecret } = await import(new URL('../../examples/secrets/secrets.mjs', import.meta.url).href);

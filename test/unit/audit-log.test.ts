@@ -2,7 +2,9 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import fs from 'node:fs';
 import { chmod, mkdtemp, readFile, rename, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises';
+import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, it } from 'node:test';
@@ -60,6 +62,28 @@ it('follows-a-rename-and-a-truncation', async () => {
   audit.close();
   assert.deepEqual([await lines(`${path}.1`), await lines()], [[{ n: 1 }], [{ n: 3 }]]);
 });
+
+for (const canTakeBack of [true, false])
+  it(`a-record-that-was-written-in-part-spoils-no-other${canTakeBack ? '' : '-though-it-stays'}`, async (context) => {
+    const audit = new AuditLog(path, { log: records.log });
+    audit.write({ n: 1 });
+    const whole = fs.writeSync;
+    const write = context.mock.method(fs, 'writeSync', (fd: number, bytes: Buffer) => whole(fd, bytes.subarray(0, 5)));
+    const truncate = context.mock.method(fs, 'ftruncateSync', () => {
+      throw new Error('not now');
+    });
+    if (canTakeBack) truncate.mock.restore();
+    syncBuiltinESMExports();
+    audit.write({ n: 2 });
+    write.mock.restore();
+    truncate.mock.restore();
+    syncBuiltinESMExports();
+    audit.write({ n: 3 });
+    audit.write({ n: 4 });
+    audit.close();
+    const torn = canTakeBack ? '' : '{"n":\n';
+    assert.equal(await readFile(path, 'utf8'), `{"n":1}\n${torn}{"n":3,"lostBefore":1}\n{"n":4}\n`);
+  });
 
 it('what-could-not-be-written-is-said-and-counted', async () => {
   let at = 10_000;

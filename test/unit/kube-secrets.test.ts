@@ -115,6 +115,38 @@ it('the-last-good-version-of-each-stays-and-what-never-was-good-is-nothing', asy
   assert.equal(records.records.filter(({ msg }) => String(msg).startsWith('object refused')).length, 4);
 });
 
+it('a-new-version-is-not-handed-out-by-policies-from-before-it', async () => {
+  kube.put(SECRETS, secret('db', 'sesame'));
+  kube.put(POLICIES, policy('db', { serviceAccounts: ['foo/a', 'foo/b'] }));
+  const source = await start();
+  await kube.askedTimes(`watch ${POLICIES}`, 2);
+  // The watch of policies says nothing of it; and the secret's watch does.
+  kube.mute(POLICIES);
+  kube.put(POLICIES, policy('db', { serviceAccounts: ['foo/a'] }));
+  const seen: [string | undefined, number][] = [];
+  source.world.subscribe(({ secrets, policies }) => seen.push([secrets.get('foo/db')?.current, policies[0]?.ids.size ?? 0]));
+  kube.put(SECRETS, secret('db', 'next', '8'));
+  await until(source, ({ secrets }) => secrets.get('foo/db')?.current === '8');
+  assert.deepEqual(
+    seen.filter(([current, ids]) => current === '8' && ids > 1),
+    [],
+  );
+});
+
+it('a-secret-that-is-gone-is-gone-though-the-policies-cannot-be-listed', async () => {
+  kube.put(SECRETS, secret('db', 'sesame'));
+  kube.put(SECRETS, secret('other', 'sesame'));
+  const source = await start();
+  await kube.askedTimes(`watch ${POLICIES}`, 2);
+  kube.away = new HandfastError('UNAVAILABLE', 'away');
+  kube.put(SECRETS, secret('db', 'next', '8'));
+  kube.remove(SECRETS, 'foo/other');
+  const world = await until(source, ({ secrets }) => !secrets.has('foo/other'));
+  assert.equal(world.secrets.get('foo/db')?.current, '7');
+  kube.away = undefined;
+  await until(source, ({ secrets }) => secrets.get('foo/db')?.current === '8');
+});
+
 it('nothing-is-published-before-both-kinds-are-known-and-what-is-known-stays-while-the-api-server-is-away', async () => {
   kube.put(SECRETS, secret('db', 'sesame'));
   kube.put(POLICIES, policy('db', { serviceAccounts: ['foo/a'] }));

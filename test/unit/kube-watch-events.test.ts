@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { inspect } from 'node:util';
 import { WatchEvents } from '../../src/kube/watch-events.ts';
 
 const LINE = '{"type":"ADDED","object":{"metadata":{"name":"ä"}}}\n';
@@ -30,6 +31,13 @@ for (const [what, text] of [
       message: /watch \/api\/v1\/pods/,
     });
   });
+
+test('of what is no JSON nothing is quoted, not in a cause either', () => {
+  assert.throws(
+    () => new WatchEvents('watch').push(Buffer.from('{"sesame\n')),
+    (error) => !inspect(error).includes('sesame'),
+  );
+});
 
 test('an event without an end is refused before it fills the memory', () => {
   const events = new WatchEvents('watch');

@@ -45,7 +45,7 @@ describe('a version', () => {
   it('nobody-hears-of-until-its-workload-is-back', () => {
     const book = new ReceiptBook();
     holds(book, ['7'], 10);
-    book.leaves(A, 20);
+    book.leaves(A, { at: 20 });
     book.told(receipt('7', { delivered: 10, loaded: 15 }));
     assert.deepEqual(of(book), [['7', 10, 15, 0, 0, 20]]);
     holds(book, ['7'], 30);

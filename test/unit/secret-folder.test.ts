@@ -1,12 +1,14 @@
 // The folder of secrets: closed to everybody else or refused with the way out, the last good state kept, and what is removed gone.
 
 import assert from 'node:assert/strict';
-import { chmod, chown, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import { writeFileSync } from 'node:fs';
+import { chmod, chown, mkdir, mkdtemp, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { SecretFolder } from '../../src/control/secrets/secret-folder.ts';
-import { SecretsDir } from '../support/secrets.ts';
+import { UnchangingVersions } from '../../src/control/secrets/unchanging-versions.ts';
+import { SecretsDir, secretYaml } from '../support/secrets.ts';
 import { RecordingLog } from '../support/sidecar-harness.ts';
 
 const UID = process.getuid?.() ?? 0;
@@ -124,6 +126,52 @@ describe('what changes', () => {
     const next = changed(folder);
     await db({ 7: { key: 'sesame' }, 8: { key: 'mended' } }, '8');
     await dir.remove('bad.yaml');
+    await next;
+    assert.equal(folder.world.current?.secrets.get('foo/db')?.versions.get('8')?.get('key')?.toString(), 'mended');
+  });
+
+  it('a-file-that-could-not-be-read-is-read-when-it-can-be', async (context) => {
+    await db({ 7: { key: 'sesame' } }, '7');
+    const folder = await start();
+    // Once, for a reason that passes: what stands there is not what is wrong.
+    const read = context.mock.method(UnchangingVersions.prototype, 'objection', () => {
+      read.mock.restore();
+      throw Object.assign(new Error('too many open files'), { code: 'EMFILE' });
+    });
+    const next = changed(folder);
+    await db({ 8: { key: 'next' } }, '8');
+    await records.find(({ msg }) => msg === 'secrets refused, the last good ones stay in force');
+    await next;
+    assert.equal(folder.world.current?.secrets.get('foo/db')?.current, '8');
+  });
+
+  it('is-seen-though-its-size-and-time-stay-what-they-were', async () => {
+    const path = join(dir.path, 'foo-db.yaml');
+    await db({ 7: { key: 'sesame' } }, '7');
+    const { atime, mtime } = await stat(path);
+    await utimes(path, atime, mtime);
+    const folder = await start();
+    const next = changed(folder);
+    await writeFile(path, secretYaml('db', { versions: { 8: { key: 'sesame' } }, current: '8' }));
+    await utimes(path, atime, mtime);
+    await next;
+    assert.equal(folder.world.current?.secrets.get('foo/db')?.current, '8');
+  });
+
+  it('a-version-that-was-read-and-did-not-come-into-force-may-still-be-mended', async (context) => {
+    await db({ 7: { key: 'sesame' } }, '7');
+    const folder = await start();
+    const read = Promise.withResolvers<void>();
+    // Changed while it was read, so that it does not come into force.
+    const objection = context.mock.method(UnchangingVersions.prototype, 'objection', () => {
+      objection.mock.restore();
+      writeFileSync(join(dir.path, 'foo-db.yaml'), secretYaml('db', { versions: { 8: { key: 'mended' } }, current: '8' }));
+      read.resolve();
+      return undefined;
+    });
+    const next = changed(folder);
+    await db({ 8: { key: 'mistaken' } }, '8');
+    await read.promise;
     await next;
     assert.equal(folder.world.current?.secrets.get('foo/db')?.versions.get('8')?.get('key')?.toString(), 'mended');
   });

@@ -137,6 +137,17 @@ describe('names', () => {
   });
 });
 
+it('the-last-name-that-goes-and-the-next-that-comes-in-one-turn-do-not-end-what-comes-after', async () => {
+  const release = subscription.hold('foo/a');
+  await becomes('foo/a', 'none');
+  release();
+  offer.answers.set('foo/b', secret('foo/b', '1')).set('foo/c', secret('foo/c', '1'));
+  subscription.hold('foo/b');
+  await becomes('foo/b', '1');
+  subscription.hold('foo/c');
+  await becomes('foo/c', '1');
+});
+
 describe('the server', () => {
   it('may-be-away-and-what-changed-meanwhile-is-known-when-it-is-back', async () => {
     offer.answers.set('foo/a', secret('foo/a', '1')).set('foo/b', secret('foo/b', '1')).set('foo/c', secret('foo/c', '1'));
@@ -155,7 +166,7 @@ describe('the server', () => {
     assert.deepEqual(changed.sort(), ['foo/b', 'foo/c']);
   });
 
-  it('that-does-not-know-yet-takes-nothing-back', async () => {
+  it('that-does-not-know-yet-takes-nothing-back-and-nothing-else-waits-for-it', async () => {
     offer.answers.set('foo/a', secret('foo/a', '1'));
     subscription.hold('foo/a');
     await becomes('foo/a', '1');
@@ -165,11 +176,23 @@ describe('the server', () => {
     await eventually(() => offer.asked.length === 2);
     subscription.hold('foo/b');
     offer.answers.set('foo/b', secret('foo/b', '1'));
-    await eventually(() => offer.asked.length === 3);
-    assert.deepEqual([currentOf('foo/a'), currentOf('foo/b')], ['1', undefined]);
+    await becomes('foo/b', '1');
+    offer.say('foo/b', secret('foo/b', '2'));
+    await becomes('foo/b', '2');
+    offer.say('foo/b', 'none');
+    await becomes('foo/b', 'none');
+    assert.equal(currentOf('foo/a'), '1');
     offer.say('foo/a', 'none');
     await becomes('foo/a', 'none');
+  });
+
+  it('that-does-not-know-yet-says-that-there-is-none-when-it-does', async () => {
+    offer.answers.set('foo/a', undefined).set('foo/b', secret('foo/b', '1'));
+    for (const key of ['foo/a', 'foo/b']) subscription.hold(key);
     await becomes('foo/b', '1');
+    assert.equal(currentOf('foo/a'), undefined);
+    offer.say('foo/a', 'none');
+    await becomes('foo/a', 'none');
   });
 
   it('that-sends-what-is-none-is-refused-and-the-last-good-one-stays', async () => {

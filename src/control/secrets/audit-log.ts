@@ -1,6 +1,6 @@
 // The file of audit records: JSON lines, appended and never changed, on disk within a second. Whoever rotates it may rename it or truncate it: it is opened anew when the path is another file.
 
-import { closeSync, constants, fdatasync, fstatSync, openSync, statSync, writeSync } from 'node:fs';
+import { closeSync, constants, fdatasync, fstatSync, ftruncateSync, openSync, statSync, writeSync } from 'node:fs';
 import { HandfastError, messageOf } from '../../errors.ts';
 import type { Log } from '../../observe/log.ts';
 import { type MonotonicClock, TokenBucket } from '../../rate-limit.ts';
@@ -14,6 +14,8 @@ export class AuditLog {
   readonly #complaints = new TokenBucket({ burst: 1, perSecond: 0.1 });
   #fd: number;
   #lost = 0;
+  /** The last record is there in part, and could not be taken back. */
+  #torn = false;
   #lookedAt = 0;
   #syncing: NodeJS.Timeout | undefined;
 
@@ -29,7 +31,7 @@ export class AuditLog {
   write(record: object): void {
     try {
       this.#reopenIfMoved();
-      writeSync(this.#fd, `${JSON.stringify(this.#lost === 0 ? record : { ...record, lostBefore: this.#lost })}\n`);
+      this.#append(`${JSON.stringify(this.#lost === 0 ? record : { ...record, lostBefore: this.#lost })}\n`);
       this.#lost = 0;
       this.#syncing ??= setTimeout(() => this.#sync(), LOOK_EVERY_MS).unref();
     } catch (error) {
@@ -37,6 +39,22 @@ export class AuditLog {
       if (this.#complaints.take() === 0)
         this.#log.error({ file: this.#path, lost: this.#lost, reason: messageOf(error) }, 'audit records could not be written');
     }
+  }
+
+  /** All of it or nothing: a disk that is nearly full takes a part without a word, and the next record would be unreadable behind it. */
+  #append(line: string): void {
+    const bytes = Buffer.from(this.#torn ? `\n${line}` : line);
+    const written = writeSync(this.#fd, bytes);
+    if (written === bytes.length) {
+      this.#torn = false;
+      return;
+    }
+    try {
+      ftruncateSync(this.#fd, Math.max(0, fstatSync(this.#fd).size - written));
+    } catch {
+      this.#torn = true;
+    }
+    throw new Error(`only ${written} of ${bytes.length} bytes could be written`);
   }
 
   close(): void {
@@ -61,6 +79,7 @@ export class AuditLog {
     const next = openPrivate(this.#path);
     closeSync(this.#fd);
     this.#fd = next;
+    this.#torn = false;
   }
 }
 

@@ -4,6 +4,7 @@
 import type { KubeObject, WatchableKubeApi } from '../../kube/api.ts';
 import { Reflector } from '../../kube/reflector.ts';
 import type { Log } from '../../observe/log.ts';
+import type { WorkloadSecret } from '../../policy/workload-secret.ts';
 import { Snapshot } from '../../snapshot.ts';
 import { isJsonObject } from '../../spiffe/strict-json.ts';
 import { isDeeperThan } from '../objects/kube-kinds.ts';
@@ -37,7 +38,10 @@ export interface KubeSecretsOptions extends PolicyStatusOptions {
 
 export class KubeSecrets implements SecretSource {
   readonly world = new Snapshot<SecretWorld>();
-  readonly #reflectors: readonly Reflector<Kept>[];
+  readonly #reflectors: Readonly<Record<SecretKind, Reflector<Kept>>>;
+  /** What may come into force: the policies were listed after it had come. */
+  readonly #judged = new WeakSet<WorkloadSecret>();
+  #judging = false;
   readonly #versions = new UnchangingVersions();
   readonly #trustDomain: string;
   readonly #log: Log;
@@ -48,45 +52,61 @@ export class KubeSecrets implements SecretSource {
     this.#trustDomain = trustDomain;
     this.#log = log;
     this.#status = new PolicyStatus(options);
-    this.#reflectors = secretKinds.map(
-      (kind) =>
-        new Reflector<Kept>({
-          api,
-          paths: [PATHS[kind]],
-          optional: true,
-          page: PAGE,
-          read: (object, previous) => this.#read(kind, object, previous),
-          onChange: () => this.#publish(),
-          log,
-        }),
-    );
+    const reflector = (kind: SecretKind) =>
+      new Reflector<Kept>({
+        api,
+        paths: [PATHS[kind]],
+        optional: true,
+        page: PAGE,
+        read: (object, previous) => this.#read(kind, object, previous),
+        onChange: () => this.#publish(),
+        log,
+      });
+    this.#reflectors = { WorkloadSecret: reflector('WorkloadSecret'), SecretPolicy: reflector('SecretPolicy') };
   }
 
   async start(signal: AbortSignal): Promise<void> {
     void this.#status.run(signal);
-    for (const reflector of this.#reflectors) void reflector.run(signal);
+    for (const kind of secretKinds) void this.#reflectors[kind].run(signal);
     await this.world.first(signal);
     signal.throwIfAborted();
   }
 
   get isInTouch(): boolean {
-    return this.#reflectors.every(({ lostMs }) => lostMs < IN_TOUCH_MS);
+    return secretKinds.every((kind) => this.#reflectors[kind].lostMs < IN_TOUCH_MS);
   }
 
   /** Not before both have been listed: a secret whose policies are not known yet would be taken from everybody. */
   #publish(): void {
-    if (!this.#reflectors.every(({ synced }) => synced)) return;
-    const kept = this.#reflectors.flatMap((reflector) => [...reflector.values()]);
+    if (!secretKinds.every((kind) => this.#reflectors[kind].synced)) return;
+    const kept = secretKinds.flatMap((kind) => [...this.#reflectors[kind].values()]);
     this.#status.replace(
       kept.flatMap(({ status, refusal }) => (status === undefined ? [] : [{ ...status, refusal, otherwise: OTHERWISE }])),
     );
     const entries = kept.flatMap(({ lastGood }) => lastGood ?? []);
+    const secrets = entries.flatMap((entry) => (entry.kind === 'WorkloadSecret' ? [entry.object] : []));
+    const unjudged = secrets.filter((secret) => !this.#judged.has(secret));
+    if (unjudged.length > 0) void this.#judge(unjudged);
+    const before = this.world.current?.secrets;
+    if (before === undefined && unjudged.length > 0) return;
+    // What is gone is gone at once; what is new waits for its policies, with the one before in its place.
+    const inForce = (secret: WorkloadSecret) => (this.#judged.has(secret) ? secret : before?.get(secret.key));
     this.world.replace(
       secretWorld({
-        secrets: entries.flatMap((entry) => (entry.kind === 'WorkloadSecret' ? [entry.object] : [])),
+        secrets: secrets.flatMap((secret) => inForce(secret) ?? []),
         policies: entries.flatMap((entry) => (entry.kind === 'SecretPolicy' ? [entry.object] : [])),
       }),
     );
+  }
+
+  /** Two watches lag each for itself: a new version must not be handed out by policies from before it. */
+  async #judge(secrets: readonly WorkloadSecret[]): Promise<void> {
+    if (this.#judging) return;
+    this.#judging = true;
+    await this.#reflectors.SecretPolicy.listAnew();
+    this.#judging = false;
+    for (const secret of secrets) this.#judged.add(secret);
+    this.#publish();
   }
 
   #read(kind: SecretKind, object: KubeObject, previous: Kept | undefined): Kept {
@@ -105,6 +125,19 @@ export class KubeSecrets implements SecretSource {
     const objection = read.entry.kind === 'WorkloadSecret' ? this.#versions.objection(read.entry.object) : undefined;
     if (objection !== undefined) return refuse(objection);
     if (read.entry.kind === 'WorkloadSecret') this.#versions.learn(read.entry.object);
-    return { lastGood: read.entry, refusal: undefined, status };
+    const { lastGood } = previous ?? {};
+    // A status that was written is no change of a secret.
+    const isSame = lastGood !== undefined && read.entry.kind === 'WorkloadSecret' && isSameSecret(lastGood, read.entry.object);
+    return { lastGood: isSame ? lastGood : read.entry, refusal: undefined, status };
   }
+}
+
+/** By names alone: that the contents of a version have changed was objected to before. */
+function isSameSecret({ kind, object }: SecretEntry, { current, versions }: WorkloadSecret): boolean {
+  return (
+    kind === 'WorkloadSecret' &&
+    object.current === current &&
+    object.versions.size === versions.size &&
+    [...versions.keys()].every((version) => object.versions.has(version))
+  );
 }

@@ -20,11 +20,16 @@ const MAX_OF_NODE = 20_000;
 /** Workloads without an agent are a node each. */
 const MAX_NODES = 10_000;
 const REPORTS = { burst: 100, perSecond: 20 };
+/** Of one message: no agent of ours sends more. */
+const MAX_RECEIPTS = 1_000;
+const TIMES = ['delivered', 'loaded', 'confirmed', 'dropped', 'left'] as const;
+/** No pod is older. */
+const OLDEST_MS = 5 * 365 * 24 * 3_600_000;
 
 export interface NodeReceiptsOptions {
   readonly audit: SecretAudit | undefined;
-  /** Whether somebody may have a secret now: others are not believed to have it, unless it was known before. */
-  readonly isEntitled: (of: { key: string; id: SpiffeId }) => boolean;
+  /** Whether somebody can have this version: others are not believed to have it, unless it was known before. */
+  readonly canHave: (of: { key: string; version: string; id: SpiffeId }) => boolean;
   readonly now: () => number;
 }
 
@@ -52,11 +57,12 @@ export class NodeReceipts {
       take: ({ receipts }) => {
         if (over) return;
         limit();
-        for (const receipt of receipts) {
-          const { receipt: believed, id } = plausible(receipt, reporter) ?? {};
+        const { audit, canHave, now } = this.#options;
+        for (const receipt of receipts.slice(0, MAX_RECEIPTS)) {
+          const { receipt: believed, id } = plausible(receipt, { reporter, now: now() }) ?? {};
           if (believed === undefined || id === undefined) continue;
-          if (book.has(believed) || this.#options.isEntitled({ key: believed.secret, id }))
-            this.#options.audit?.receipt(node, book.take(believed));
+          if (book.has(believed) || canHave({ key: believed.secret, version: believed.version, id }))
+            audit?.receipt(node, book.take(believed));
         }
       },
       // What its workloads do with what they have nobody tells us any more, until it comes back and says it all anew.
@@ -64,7 +70,7 @@ export class NodeReceipts {
         if (over) return;
         over = true;
         of.streams--;
-        if (of.streams === 0) for (const { reporter, pod } of book.all) book.leaves({ reporter, pod }, this.#options.now());
+        if (of.streams === 0) for (const { reporter, pod } of book.all) book.leaves({ reporter, pod }, { at: this.#options.now() });
       },
     };
   }
@@ -82,9 +88,19 @@ export class NodeReceipts {
 }
 
 /** Throws the status for what no agent of ours says. Undefined for what cannot be. */
-function plausible(receipt: SecretReceipt, reporter: string | undefined): { receipt: SecretReceipt; id: SpiffeId } | undefined {
+function plausible(
+  receipt: SecretReceipt,
+  { reporter, now }: { reporter: string | undefined; now: number },
+): { receipt: SecretReceipt; id: SpiffeId } | undefined {
   const said = reporter ?? receipt.reporter;
   if (said.length > MAX_ID_LENGTH) throw statusError(status.INVALID_ARGUMENT, 'a receipt of nobody');
   const believed = believedReceipt(receipt, said);
-  return believed === undefined ? undefined : { receipt: believed, id: parseSpiffeId(said) };
+  return believed === undefined ? undefined : { receipt: timely(believed, now), id: parseSpiffeId(said) };
+}
+
+/** Nothing has happened after now, nor before there was a mesh: a record must not say so because a node did. */
+function timely(receipt: SecretReceipt, now: number): SecretReceipt {
+  const next = { ...receipt };
+  for (const time of TIMES) if (next[time] !== 0) next[time] = Math.min(Math.max(next[time], now - OLDEST_MS), now);
+  return next;
 }

@@ -27,7 +27,7 @@ export class SecretFolder implements SecretSource {
   readonly isInTouch = true;
   readonly #options: { readonly dir: string; readonly trustDomain: string; readonly log: Log };
   readonly #versions = new UnchangingVersions();
-  /** The state of the files that was last taken or refused; and the one at the poll before: only files that have stopped changing are read. */
+  /** The state of the files that was last taken or refused for what stands in them; and the one at the poll before: only files that have stopped changing are read. */
   #judged = '';
   #seen = '';
   #refused = '';
@@ -40,7 +40,7 @@ export class SecretFolder implements SecretSource {
   async start(signal: AbortSignal): Promise<void> {
     const files = await listFiles(this.#options.dir);
     this.#judged = this.#seen = signatureOf(files);
-    this.world.replace(await this.#read(files));
+    this.#takeInForce(await this.#read(files));
     let busy = false;
     const timer = setInterval(() => {
       if (busy) return;
@@ -62,21 +62,37 @@ export class SecretFolder implements SecretSource {
       this.#seen = signature;
       if (signature === this.#judged) this.#refused = '';
       if (!settled || signature === this.#judged) return;
-      this.#judged = signature;
-      const world = await this.#read(files);
+      const world = await this.#readOrRefuse(files, signature);
       // Changed while it was read: the next polls look again.
       if (signatureOf(await listFiles(dir)) !== signature) return;
-      this.world.replace(world);
+      this.#judged = signature;
+      this.#takeInForce(world);
       this.#refused = '';
       log.info({ directory: dir, files: files.length }, 'secrets in force');
     } catch (error) {
       const message = messageOf(error);
       // Once for each state of the files, not at every poll.
-      const refusal = `${this.#judged}\n${message}`;
+      const refusal = `${this.#seen}\n${message}`;
       if (refusal === this.#refused) return;
       this.#refused = refusal;
       log.error({ directory: dir, problems: message.split('\n') }, 'secrets refused, the last good ones stay in force');
     }
+  }
+
+  /** What stands there is refused once; a file that could not be read is tried again. */
+  async #readOrRefuse(files: readonly Found[], signature: string): Promise<SecretWorld> {
+    try {
+      return await this.#read(files);
+    } catch (error) {
+      if (error instanceof HandfastError && error.code === 'OBJECT_INVALID') this.#judged = signature;
+      throw error;
+    }
+  }
+
+  /** What a version holds is what it held when it came into force: not what was read and never used. */
+  #takeInForce(world: SecretWorld): void {
+    for (const secret of world.secrets.values()) this.#versions.learn(secret);
+    this.world.replace(world);
   }
 
   /** Throws OBJECT_INVALID with one line for each problem. */
@@ -97,7 +113,6 @@ export class SecretFolder implements SecretSource {
       if (objection !== undefined) problems.push(`WorkloadSecret ${secret.key}: ${objection}`);
     }
     if (problems.length > 0) throw new HandfastError('OBJECT_INVALID', problems.join('\n'));
-    for (const secret of secrets) this.#versions.learn(secret);
     const before = this.world.current?.secrets;
     return secretWorld({
       secrets: secrets.map((secret) => kept(secret, before?.get(secret.key))),
@@ -131,7 +146,8 @@ async function listFiles(root: string): Promise<Found[]> {
       else if (/\.(ya?ml|json)$/.test(name)) {
         checkStat(path, info, { wanted: 'file' });
         if (info.size > MAX_FILE_BYTES) throw invalid(`${path}: larger than ${MAX_FILE_BYTES} bytes`);
-        found.push({ path, state: `${info.ino}:${info.size}:${info.mtimeMs}` });
+        // The time of change, too: whoever writes may put the other back.
+        found.push({ path, state: `${info.ino}:${info.size}:${info.mtimeMs}:${info.ctimeMs}:${info.mode}` });
       }
     }
   };

@@ -14,12 +14,13 @@ import { type SecretDiscoveryServiceServer, SecretDiscoveryServiceService } from
 import { statusError, whenOver } from '../../wire/grpc.ts';
 import { leaveWhenOutOfTouch } from '../out-of-touch.ts';
 import { EntitledSecrets } from './entitled-secrets.ts';
+import type { HandedVersions } from './handed-versions.ts';
 import type { SecretAudit } from './secret-audit.ts';
 import type { SecretSource } from './secret-world.ts';
 
 export interface SecretServiceDeps {
   /** Undefined where control is started without secrets. */
-  readonly secrets?: { readonly source: SecretSource; readonly audit: SecretAudit } | undefined;
+  readonly secrets?: { readonly source: SecretSource; readonly audit: SecretAudit; readonly handed: HandedVersions } | undefined;
   readonly isInTouch: () => boolean;
   readonly trustDomain: string;
   readonly log: Log;
@@ -54,14 +55,16 @@ function serve(call: DeltaStream, deps: SecretServiceDeps, streams: OpenStreams)
   const { id, from } = workloadOfCall(call, deps);
   if (secrets === undefined)
     throw statusError(status.FAILED_PRECONDITION, 'control is started without secrets (--secrets-dir or --secrets)');
-  const { source, audit } = secrets;
+  const { source, audit, handed } = secrets;
   const end = streams.open(id.uri);
-  leaveWhenOutOfTouch(call, deps.isInTouch);
+  // Also where there is no other control to ask: policies that have been tightened since must not hand out anything.
+  const isInTouch = () => source.isInTouch && deps.isInTouch();
+  leaveWhenOutOfTouch(call, isInTouch);
   const view = new AskedSecrets({
     feed: new EntitledSecrets({ world: source.world, id, audit, from }),
     saysGone: false,
     maxNames: MAX_NAMES,
-    onOffer: handedTo({ id, from, audit }),
+    ...handedTo({ id, from, audit, handed }),
   });
   const limit = requestLimit(REQUESTS);
   let isFirst = true;
@@ -75,6 +78,8 @@ function serve(call: DeltaStream, deps: SecretServiceDeps, streams: OpenStreams)
       limit();
       if ((isFirst && names.length === 0) || !names.every(meansSecret))
         throw statusError(status.INVALID_ARGUMENT, 'secrets are asked for by name: secret:NAMESPACE/NAME');
+      if (names.length > 0 && !isInTouch())
+        throw statusError(status.UNAVAILABLE, 'this control cannot follow secrets and their policies now');
       isFirst = false;
     },
   });
@@ -113,15 +118,25 @@ function isOurs(id: SpiffeId, trustDomain: string): boolean {
 }
 
 /** What leaves for the workload is recorded before it does: whether its agent ever confirms it or not. */
-function handedTo({ id, from, audit }: { id: SpiffeId; from: string; audit: SecretAudit }): NonNullable<AskedSecretsOptions['onOffer']> {
-  const handed = new Map<string, readonly string[]>();
-  return ({ name, key, versions }) => {
-    const before = handed.get(name) ?? [];
-    handed.set(name, versions);
-    const record = (event: 'handed' | 'withdrawn', version: string) =>
-      audit.record(event, { secret: key, version, spiffeId: id.uri, from });
-    for (const version of versions) if (!before.includes(version)) record('handed', version);
-    for (const version of before) if (!versions.includes(version)) record('withdrawn', version);
+function handedTo(of: {
+  readonly id: SpiffeId;
+  readonly from: string;
+  readonly audit: SecretAudit;
+  readonly handed: HandedVersions;
+}): Pick<AskedSecretsOptions, 'onOffer' | 'onDrop'> {
+  const { id, from, audit, handed } = of;
+  const underName = new Map<string, readonly string[]>();
+  return {
+    onOffer: ({ name, key, versions }) => {
+      const before = underName.get(name) ?? [];
+      underName.set(name, versions);
+      const record = (event: 'handed' | 'withdrawn', version: string) =>
+        audit.record(event, { secret: key, version, spiffeId: id.uri, from });
+      for (const version of versions) handed.add({ id: id.uri, key, version });
+      for (const version of versions) if (!before.includes(version)) record('handed', version);
+      for (const version of before) if (!versions.includes(version)) record('withdrawn', version);
+    },
+    onDrop: (name) => void underName.delete(name),
   };
 }
 

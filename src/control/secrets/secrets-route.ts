@@ -2,6 +2,8 @@
 
 import { HandfastError } from '../../errors.ts';
 import { isSecretKey } from '../../policy/secret-name.ts';
+import { mayReceive } from '../../policy/secret-policy.ts';
+import { parseSpiffeId } from '../../spiffe/spiffe-id.ts';
 import { isJsonObject } from '../../spiffe/strict-json.ts';
 import type { OperatorRoute } from '../../wire/operator-server.ts';
 import type { NodeReceipt } from './node-receipts.ts';
@@ -19,7 +21,7 @@ export interface SecretHolder {
   readonly dropped: number;
   /** Since when nobody hears of it. */
   readonly left: number;
-  /** It holds a version that is not there any more, as far as is known. */
+  /** It holds a version that is not there any more, or that it may not have any more, as far as is known. */
   readonly holdsRevoked: boolean;
 }
 
@@ -55,6 +57,8 @@ export function statusOf(world: SecretWorld, receipts: readonly NodeReceipt[]): 
   const keys = new Set([...world.secrets.keys(), ...world.policiesOf.keys(), ...[...byKey.keys()].filter(isSecretKey)]);
   return [...keys].sort().map((key) => {
     const secret = world.secrets.get(key);
+    const mayHave = (version: string, reporter: string) =>
+      secret?.versions.has(version) === true && mayReceive(world.policiesOf.get(key) ?? [], { key, id: parseSpiffeId(reporter) });
     return {
       secret: key,
       exists: secret !== undefined,
@@ -74,7 +78,7 @@ export function statusOf(world: SecretWorld, receipts: readonly NodeReceipt[]): 
         confirmed,
         dropped,
         left,
-        holdsRevoked: dropped === 0 && secret?.versions.has(version) !== true,
+        holdsRevoked: dropped === 0 && !mayHave(version, reporter),
       })),
     };
   });

@@ -6,6 +6,7 @@ import type { LeaderLease } from '../../kube/leader-lease.ts';
 import type { Log } from '../../observe/log.ts';
 import { AuditLog } from './audit-log.ts';
 import { wipeSecret } from './entitled-secrets.ts';
+import { HandedVersions } from './handed-versions.ts';
 import { KubeSecrets } from './kube-secrets.ts';
 import { SecretAudit } from './secret-audit.ts';
 import { SecretFolder } from './secret-folder.ts';
@@ -22,6 +23,7 @@ export interface SecretsOptions {
 export interface RunningSecrets {
   readonly source: SecretSource;
   readonly audit: SecretAudit;
+  readonly handed: HandedVersions;
   stop(): void;
 }
 
@@ -44,7 +46,11 @@ export async function startSecrets(
     });
     await source.start(signal);
     if (source.world.current === undefined) throw new HandfastError('UNAVAILABLE', 'no secrets could be read');
-    return { source, audit, stop: () => file?.close() };
+    const stop = () => {
+      audit.stop();
+      file?.close();
+    };
+    return { source, audit, handed: new HandedVersions(), stop };
   } catch (error) {
     file?.close();
     throw error;
