@@ -4,7 +4,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-const ANYONE = ['errors.ts', 'snapshot.ts', 'flags.ts', 'rate-limit.ts', 'fair-share.ts', 'backoff.ts'];
+const ANYONE = ['errors.ts', 'snapshot.ts', 'flags.ts', 'rate-limit.ts', 'fair-share.ts', 'turns.ts', 'backoff.ts'];
 
 /** Folder to the folders it may import. `wire` is generated protobuf and gRPC plumbing, for those who speak it. */
 export const rules: Readonly<Record<string, readonly string[]>> = {

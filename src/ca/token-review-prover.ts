@@ -3,10 +3,10 @@
 import { readFile } from 'node:fs/promises';
 import { HandfastError, messageOf } from '../errors.ts';
 import { isJsonObject, parseStrictObject } from '../spiffe/strict-json.ts';
+import { type TurnLimits, Turns } from '../turns.ts';
 import { boundedRequest } from '../wire/bounded-request.ts';
 import type { ProvenWorkload, TokenProver } from './local-token.ts';
 import { parseServiceAccount } from './service-account.ts';
-import { type TurnLimits, Turns } from './turns.ts';
 
 const PATH = '/apis/authentication.k8s.io/v1/tokenreviews';
 const TIMEOUT_MS = 5000;

@@ -4,11 +4,11 @@ import { type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:ht
 import type { ErrorCode } from '../errors.ts';
 import type { ForwardClientCertMode } from '../policy/forward-client-cert.ts';
 import type { Caller } from './caller.ts';
-import type { RequestEnd } from './http-connection.ts';
+import { exchangeRecord } from './exchange-record.ts';
 import { type IncomingRequest, readRequest } from './incoming-request.ts';
 import type { HeaderField } from './message-headers.ts';
 import { outgoingRequest } from './outgoing-request.ts';
-import { type ForwardingOptions, RequestForwarding } from './request-forwarding.ts';
+import { RequestForwarding } from './request-forwarding.ts';
 
 /** What is the same for every request of a sidecar. */
 export interface ExchangeSettings {
@@ -53,22 +53,14 @@ export async function exchange(
     caller: Caller;
     settings: ExchangeSettings;
     expectsContinue: boolean;
-    forward: (message: IncomingMessage, response: ServerResponse, forwarding: RequestForwarding, options: ForwardingOptions) => void;
+    forward: (forwarding: RequestForwarding) => void;
   },
 ): Promise<void> {
   const { caller, settings } = of;
   const { connection, agent } = caller;
   // Asked for by the caller, or by HTTP/1.0.
   if (!response.shouldKeepAlive) caller.takeNoMore();
-  const startedAt = settings.now();
-  const { bytesWritten, bytesRead } = agent;
-  const end = (ending: Omit<RequestEnd, 'bytesToApplication' | 'bytesFromApplication' | 'durationMs'>) =>
-    connection.ended({
-      ...ending,
-      bytesToApplication: agent.bytesWritten - bytesWritten,
-      bytesFromApplication: agent.bytesRead - bytesRead,
-      durationMs: settings.now() - startedAt,
-    });
+  const end = exchangeRecord(caller, settings.now);
 
   const admission = admit(message, of);
   const { request } = admission;
@@ -88,17 +80,16 @@ export async function exchange(
     });
     return;
   }
-  const options: ForwardingOptions = {
+  const forwarding = new RequestForwarding(message, response, {
     outgoing: admission.outgoing,
     agent,
     isLast: settings.isDraining,
     onLast: () => caller.takeNoMore(),
     abort: () => connection.abort(),
-  };
-  const forwarding = new RequestForwarding(message, response, options);
+  });
   if (response.destroyed) end({ request, status: undefined, decision: 'allowed', outcome: 'aborted' });
   else {
-    of.forward(message, response, forwarding, options);
+    of.forward(forwarding);
     await forwarding.over;
     const { failure } = forwarding;
     end({

@@ -1,10 +1,11 @@
 // Connections whose requests are read: Node's HTTP/1.1 server, which listens nowhere, in front of http-proxy.
 
-import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import type HttpProxy from 'http-proxy';
 import type { ErrorCode } from '../errors.ts';
 import type { ForwardClientCertMode } from '../policy/forward-client-cert.ts';
+import { answerWith } from './answer-with.ts';
 import type { ByteCounts } from './application-agent.ts';
 import { Caller } from './caller.ts';
 import { type ExchangeSettings, exchange } from './exchange.ts';
@@ -129,11 +130,11 @@ export class RequestServer {
   #onRequest(message: IncomingMessage, response: ServerResponse, expectsContinue: boolean): void {
     const caller = this.#callers.get(message.socket);
     const settings = this.#settings;
-    const forward = (asked: IncomingMessage, answer: ServerResponse, forwarding: RequestForwarding) => {
-      this.#forwardings.set(asked, forwarding);
+    const forward = (forwarding: RequestForwarding) => {
+      this.#forwardings.set(message, forwarding);
       // What http-proxy copies: nothing that was not judged leaves, whatever it does or leaves undone.
-      asked.headers = {};
-      this.#library().web(asked, answer, { target: APPLICATION, agent: caller?.agent }, (error) => forwarding.fail(error));
+      message.headers = {};
+      this.#library().web(message, response, { target: APPLICATION, agent: caller?.agent }, (error) => forwarding.fail(error));
     };
     const taken = caller?.inTurn(() => exchange(message, response, { caller, settings, expectsContinue, forward }));
     if (taken !== true) this.#overwhelmed(message.socket);
@@ -192,7 +193,7 @@ export class RequestServer {
       caller.connection.abort();
       return;
     }
-    socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
+    answerWith(socket, { status });
   }
 
   #record(caller: Caller, { status, reason }: { status: number | undefined; reason: string }): void {

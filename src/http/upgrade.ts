@@ -1,13 +1,14 @@
 // WebSockets: a request that becomes a connection. Read and judged as every other; http-proxy asks the application, and what comes of it is handled here: its own way leaves connections open whose other end is gone, and says heads anew.
 
-import { type ClientRequest, type IncomingMessage, STATUS_CODES } from 'node:http';
+import type { ClientRequest, IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { messageOf } from '../errors.ts';
 import { splice } from '../net/splice.ts';
+import { answerWith, headOf } from './answer-with.ts';
 import type { Caller } from './caller.ts';
 import { admit, type ExchangeSettings, refusalText } from './exchange.ts';
-import type { RequestEnd } from './http-connection.ts';
-import { endToEnd, fieldsOf, type HeaderField, tokensOf } from './message-headers.ts';
+import { exchangeRecord } from './exchange-record.ts';
+import { endToEnd, fieldsOf, tokensOf } from './message-headers.ts';
 import type { Outgoing } from './request-forwarding.ts';
 
 /** What a caller may say ahead of the application's answer, which nobody has reason to. */
@@ -118,15 +119,7 @@ export async function upgrade(
 ): Promise<void> {
   const { socket, early, caller, settings } = of;
   const { connection, agent } = caller;
-  const startedAt = settings.now();
-  const { bytesWritten, bytesRead } = agent;
-  const end = (ending: Omit<RequestEnd, 'bytesToApplication' | 'bytesFromApplication' | 'durationMs'>) =>
-    connection.ended({
-      ...ending,
-      bytesToApplication: agent.bytesWritten - bytesWritten,
-      bytesFromApplication: agent.bytesRead - bytesRead,
-      durationMs: settings.now() - startedAt,
-    });
+  const end = exchangeRecord(caller, settings.now);
   caller.takeNoMore();
   const admission = admit(message, { ...of, expectsContinue: false });
   const { request } = admission;
@@ -136,7 +129,6 @@ export async function upgrade(
     const text = refusalText(code);
     answerWith(socket, {
       status,
-      text: STATUS_CODES[status] ?? '',
       fields: [['content-type', 'text/plain'], ...fields],
       body: Buffer.from(text),
     });
@@ -154,7 +146,7 @@ export async function upgrade(
     const isThere = agent.hasConnected;
     const status = isThere ? 502 : 503;
     if (early.isLost) connection.abort();
-    else answerWith(socket, { status, text: STATUS_CODES[status] ?? '', fields: [], body: Buffer.alloc(0) });
+    else answerWith(socket, { status });
     const why = { code: isThere ? 'APPLICATION_FAILED' : 'DIAL_FAILED', reason: messageOf(error) } as const;
     if (early.isLost) end({ request, status: undefined, decision: 'allowed', outcome: 'aborted' });
     else end({ request, status, decision: 'failed', outcome: 'answered', ...why });
@@ -228,18 +220,4 @@ export class EarlyWords {
     this.#socket.removeListener('close', this.#onGone);
     return Buffer.concat(this.#words);
   }
-}
-
-/** A whole answer, on a connection that ends with it. */
-function answerWith(socket: Duplex, of: { status: number; text: string; fields: readonly HeaderField[]; body: Buffer }): void {
-  if (socket.destroyed || socket.writableEnded) return;
-  const fields: HeaderField[] = [...of.fields, ['content-length', String(of.body.length)], ['connection', 'close']];
-  socket.write(headOf({ ...of, fields }), 'latin1');
-  socket.end(of.body);
-  // What still comes is nobody's.
-  socket.resume();
-}
-
-function headOf({ status, text, fields }: { status: number; text: string; fields: readonly HeaderField[] }): string {
-  return `HTTP/1.1 ${status} ${text}\r\n${fields.map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n`;
 }

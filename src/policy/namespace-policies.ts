@@ -74,11 +74,15 @@ export function authorizationPlaces({ own, root }: PoliciesInReach): Authorizati
   return own === root ? [own.authorizations] : [root.authorizations, own.authorizations];
 }
 
-/** All of them add up. In the root namespace one without a selector is everybody's, and one with a selector selects in all namespaces. */
+/** Where RequestAuthentications stand. In the root namespace one without a selector is everybody's, and one with a selector selects in all namespaces. */
+export function requestAuthenticationPlaces({ own, root }: PoliciesInReach): PolicyIndex<RequestAuthentication>[] {
+  return own === root ? [own.requestAuthentications] : [root.requestAuthentications, own.requestAuthentications];
+}
+
+/** All of them add up. */
 export function requestAuthenticationsFor(
-  { own, root }: PoliciesInReach,
+  within: PoliciesInReach,
   { subject, selections }: { subject: PolicySubject; selections: Selections },
 ): readonly RequestAuthentication[] {
-  const places = own === root ? [own] : [root, own];
-  return places.flatMap(({ requestAuthentications }) => requestAuthentications.holding(subject, selections));
+  return requestAuthenticationPlaces(within).flatMap((index) => index.holding(subject, selections));
 }

@@ -1,9 +1,10 @@
 // What a connection leaves behind: one record with both identities, the mode and its source, the decision, and the reason.
 
+import type { ByteCounts } from '../http/application-agent.ts';
 import { endpointText } from '../policy/ip.ts';
 import type { Endpoint } from '../policy/model.ts';
 import type { Known } from './connection.ts';
-import type { ByteCounts, Ending } from './tracked.ts';
+import type { Ending } from './tracked.ts';
 
 /** `now` in Unix milliseconds. Fields that are undefined are left out of the log line. */
 export function connectionRecord(known: Known, of: { ending: Ending; application: ByteCounts | undefined; now: number }): object {

@@ -66,9 +66,13 @@ export class RequestJudge {
     const { method, host, path } = request;
     const facts = { method, paths: path.readings, host, header, alike: request.alike, auth: token.auth };
     const authorizations = mesh.authorizations.of(self);
-    const shadow = decideRequest(this.#arrival, facts, { switches: policy.shadow ?? policy, authorizations, dryRun: true });
-    this.#shadow = shadow.allowed ? undefined : shadow;
     const verdict = decideRequest(this.#arrival, facts, { switches: policy, authorizations });
+    // Where nothing is in dry-run both are one.
+    const shadow =
+      policy.shadow === undefined && !authorizations.policies.some(({ dryRun }) => dryRun)
+        ? verdict
+        : decideRequest(this.#arrival, facts, { switches: policy.shadow ?? policy, authorizations, dryRun: true });
+    this.#shadow = shadow.allowed ? undefined : shadow;
     if (!verdict.allowed) return { allowed: false, status: 403, code: verdict.code, reason: verdict.reason, fields: [] };
     const { remove, add, query } = token;
     return { allowed: true, remove, add, ...(query === undefined ? {} : { query }) };

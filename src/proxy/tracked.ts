@@ -5,6 +5,7 @@ import type { Duplex } from 'node:stream';
 import { type ErrorCode, HandfastError, messageOf } from '../errors.ts';
 import { joinTunnel } from '../hbone/join-tunnel.ts';
 import { TunnelStream } from '../hbone/tunnel-stream.ts';
+import type { ByteCounts } from '../http/application-agent.ts';
 import { cut, type SpliceOutcome, splice } from '../net/splice.ts';
 import type { MeshSnapshot } from '../policy/mesh-snapshot.ts';
 import type { Judgement } from '../policy/verdict.ts';
@@ -32,12 +33,6 @@ export interface Ending {
 
 /** How long a connection that was ended at a quiet moment may take to end on either side. */
 const LINGER_MS = 5_000;
-
-/** What the application was sent, and what it sent. */
-export interface ByteCounts {
-  readonly bytesWritten: number;
-  readonly bytesRead: number;
-}
 
 export interface TrackedEvents {
   /** Both sides are about to be joined. */

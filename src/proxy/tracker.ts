@@ -1,6 +1,7 @@
 // Every open connection, from accept to its one record: counted, re-judged when the mesh changes, drained at the end.
 
 import type { ErrorCode } from '../errors.ts';
+import type { ByteCounts } from '../http/application-agent.ts';
 import type { RequestEnd } from '../http/http-connection.ts';
 import { Ledger, type SightingSink } from '../observe/ledger.ts';
 import type { Log } from '../observe/log.ts';
@@ -17,7 +18,7 @@ import type { Direction } from './connection.ts';
 import { connectionRecord } from './connection-record.ts';
 import { NamedSightings, type SeenConnection } from './named-sightings.ts';
 import { requestRecord } from './request-record.ts';
-import { type ByteCounts, type Ending, Tracked } from './tracked.ts';
+import { type Ending, Tracked } from './tracked.ts';
 
 export class ConnectionTracker {
   /** Who spoke to whom, also when it is over; empty where sightings go to another. */

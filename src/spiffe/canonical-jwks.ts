@@ -1,6 +1,7 @@
 // A key set as it travels to sidecars: the keys that tokens can be verified with, and of each what that takes.
 
 import { HandfastError } from '../errors.ts';
+import { parseJwk } from './jwk.ts';
 import { parseJwks } from './jwt.ts';
 import { isJsonObject, parseStrictObject } from './strict-json.ts';
 
@@ -12,9 +13,7 @@ const MAX_BYTES = 96 * 1024;
 export function canonicalJwks(text: string): string {
   if (parseJwks(text).keys.length === 0) throw new HandfastError('JWT_INVALID', 'key set: it has no key that tokens can be verified with');
   const { keys } = parseStrictObject(text);
-  const kept = (Array.isArray(keys) ? keys : [])
-    .filter(isJsonObject)
-    .filter((key) => parseJwks(JSON.stringify({ keys: [key] })).keys.length > 0);
+  const kept = (Array.isArray(keys) ? keys : []).filter(isJsonObject).filter((key) => parseJwk(key) !== undefined);
   const canonical = JSON.stringify({
     keys: kept.map((key) => Object.fromEntries(MEMBERS.flatMap((name) => (key[name] === undefined ? [] : [[name, key[name]]])))),
   });

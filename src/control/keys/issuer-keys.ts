@@ -7,6 +7,7 @@ import type { Log } from '../../observe/log.ts';
 import { type FetchedKeys, type KeySource, keySourceId } from '../../policy/jwt-rules.ts';
 import { Snapshot } from '../../snapshot.ts';
 import { canonicalJwks } from '../../spiffe/canonical-jwks.ts';
+import { Turns } from '../../turns.ts';
 import { isConfidential } from '../../wire/bounded-request.ts';
 import { fetchIssuerJwks, fetchKeys } from '../../wire/oidc-discovery.ts';
 import type { MeshObjects } from '../objects/mesh-objects.ts';
@@ -17,7 +18,7 @@ const TIMEOUT_MS = 5_000;
 const REFRESH_MS = 20 * 60_000;
 /** Of one namespace. More would be somebody's mistake, or somebody's attack on others through us; and nobody waits for another namespace's issuers. */
 const MAX_SOURCES = 100;
-const MAX_AT_ONCE = 4;
+const TURNS = { atOnce: 4, waiting: MAX_SOURCES, waitMs: (MAX_SOURCES * TIMEOUT_MS) / 2 };
 
 export interface IssuerKeysOptions {
   /** Whether plaintext on loopback may be asked: where objects are files of this machine. */
@@ -32,8 +33,8 @@ export class IssuerKeys {
   readonly #options: IssuerKeysOptions;
   readonly #following = new Map<string, AbortController>();
   #tooMany: ReadonlyMap<string, number> = new Map();
-  /** By namespace, who waits for one of its turns. */
-  readonly #turns = new Map<string, { free: number; waiting: (() => void)[] }>();
+  /** By namespace. */
+  readonly #turns = new Map<string, Turns>();
 
   constructor(options: IssuerKeysOptions) {
     this.#options = options;
@@ -59,6 +60,7 @@ export class IssuerKeys {
           'too many issuers: the keys of the last ones are not fetched, and their tokens are refused',
         );
     this.#tooMany = counts;
+    for (const namespace of this.#turns.keys()) if (!counts.has(namespace)) this.#turns.delete(namespace);
     if (this.#options.signal.aborted) return;
     this.#follow(sources);
   }
@@ -91,7 +93,7 @@ export class IssuerKeys {
       let waitMs = refreshMs * (1 + Math.random() / 10);
       try {
         // Read here, so that no sidecar is told what it cannot use, nor more than it can.
-        const text = canonicalJwks(await this.#inTurn(namespace, () => this.#fetch(source)));
+        const text = canonicalJwks(await this.#turnsOf(namespace).run(() => this.#fetch(source)));
         backoff.reset();
         if (!signal.aborted && this.#known.get(id) !== text) {
           this.keys.replace(new Map([...this.#known, [id, text]]));
@@ -117,17 +119,9 @@ export class IssuerKeys {
     return fetchKeys(url, asking);
   }
 
-  async #inTurn<T>(namespace: string, run: () => Promise<T>): Promise<T> {
-    const turns = this.#turns.get(namespace) ?? { free: MAX_AT_ONCE, waiting: [] };
+  #turnsOf(namespace: string): Turns {
+    const turns = this.#turns.get(namespace) ?? new Turns(`issuers of ${namespace}`, TURNS);
     this.#turns.set(namespace, turns);
-    while (turns.free === 0) await new Promise<void>((resolve) => turns.waiting.push(resolve));
-    turns.free--;
-    try {
-      return await run();
-    } finally {
-      turns.free++;
-      turns.waiting.shift()?.();
-      if (turns.free === MAX_AT_ONCE && turns.waiting.length === 0) this.#turns.delete(namespace);
-    }
+    return turns;
   }
 }

@@ -1,6 +1,6 @@
 // Work on somebody else's server: so much of it at once, so much waiting for its turn, and no longer than that is worth it.
 
-import { HandfastError } from '../errors.ts';
+import { HandfastError } from './errors.ts';
 
 export interface TurnLimits {
   readonly atOnce: number;
@@ -49,7 +49,7 @@ export class Turns {
     const timer = setTimeout(() => {
       leave();
       reject(new HandfastError('UNAVAILABLE', `${this.#name}: its turn did not come within ${waitMs} ms`));
-    }, waitMs);
+    }, waitMs).unref();
     this.#waiting.add(mine);
     await promise;
   }
