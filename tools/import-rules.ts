@@ -64,6 +64,11 @@ const packages: Readonly<Record<string, readonly string[]>> = {
   zod: ['policy', 'yaml', 'control', 'agent', 'injector', 'commands'],
 };
 
+/** What a sidecar beside an agent loads begins here: what is imported by `import()` is loaded by those who need it. */
+const SIDECAR = 'commands/proxy.ts';
+/** Megabytes in each of a thousand sidecars, which read no YAML. */
+const NOT_IN_SIDECAR = ['yaml', 'zod', 'agent/agent.ts'];
+
 /** Every violation in a tree of sources, path (relative to src) to text. An empty list is a pass. */
 export function violations(sources: ReadonlyMap<string, string>): string[] {
   const found: string[] = [];
@@ -83,7 +88,25 @@ export function violations(sources: ReadonlyMap<string, string>): string[] {
     }
     graph.set(file, targets);
   }
-  return [...found, ...cycles(graph)];
+  return [...found, ...cycles(graph), ...loadedBySidecar(sources)];
+}
+
+function loadedBySidecar(sources: ReadonlyMap<string, string>): string[] {
+  const found: string[] = [];
+  const done = new Set<string>();
+  const visit = (file: string, path: readonly string[]): void => {
+    if (done.has(file)) return;
+    done.add(file);
+    for (const [, , specifier = ''] of (sources.get(file) ?? '').matchAll(
+      /^(?:import|export)(?! type)\b[^;]*?\bfrom\s+(['"])([^'"]+)\1/gm,
+    )) {
+      const target = specifier.startsWith('.') ? join(dirname(file), specifier) : packageOf(specifier);
+      if (NOT_IN_SIDECAR.includes(target)) found.push(`the sidecar loads ${target}: ${[...path, file].join(' -> ')}`);
+      else if (specifier.startsWith('.')) visit(target, [...path, file]);
+    }
+  };
+  visit(SIDECAR, []);
+  return found;
 }
 
 function packageOf(specifier: string): string {

@@ -13,17 +13,12 @@ export interface InPodAgent {
   stop(): Promise<void>;
 }
 
-/** Undefined where the pod's node has an agent. It listens at --agent, for this process alone. Throws CONFIG_INVALID. */
-export async function startInPodAgent(config: ProxyConfig, { log, now }: { log: Log; now: () => number }): Promise<InPodAgent | undefined> {
-  const { ca, control, agent, state, 'trust-bundle': trustBundleFile } = config;
-  if (ca === undefined) {
-    const stray = (['control', 'trust-bundle'] as const).find((flag) => config[flag] !== undefined);
-    if (stray !== undefined) throw new HandfastError('CONFIG_INVALID', `--${stray} is for a sidecar without an agent: give --ca too`);
-    return undefined;
-  }
-  if (control === undefined || trustBundleFile === undefined)
-    throw new HandfastError('CONFIG_INVALID', '--ca is for a sidecar without an agent, which needs --control and --trust-bundle too');
-  if (config.sds !== undefined) throw new HandfastError('CONFIG_INVALID', '--ca and --sds: a certificate comes from one of them');
+/** It listens at --agent, for this process alone. Throws CONFIG_INVALID. */
+export async function startInPodAgent(
+  { ca, control, agent, state, ...config }: ProxyConfig,
+  { log, now }: { log: Log; now: () => number },
+): Promise<InPodAgent> {
+  if (ca === undefined || control === undefined) throw new HandfastError('CONFIG_INVALID', 'an agent in the pod needs --ca and --control');
   if (!isUnixAddress(agent)) throw new HandfastError('CONFIG_INVALID', `--agent ${agent}: with --ca it is a unix socket of our own`);
   const running = await startAgent({
     socket: agent.slice('unix:'.length),
@@ -37,7 +32,7 @@ export async function startInPodAgent(config: ProxyConfig, { log, now }: { log: 
     ca,
     caKind: 'handfast',
     caServerName: undefined,
-    trustBundleFile,
+    trustBundleFile: config['trust-bundle'],
     stateDir: state,
     joinTokenFile: undefined,
     log: log.child({ part: 'agent' }),

@@ -29,7 +29,7 @@ import { unixTarget } from '../wire/grpc-target.ts';
 import { SidecarWorkers } from '../workers/sidecar-workers.ts';
 import { aborted } from './aborted.ts';
 import { openIdentityPort } from './identity-port.ts';
-import { type InPodAgent, startInPodAgent } from './in-pod-agent.ts';
+import type { InPodAgent } from './in-pod-agent.ts';
 import { sdsSource } from './sds-source.ts';
 import { appProbesOf, openStatusPort, PASSTHROUGH_SOURCE } from './status-port.ts';
 
@@ -56,7 +56,8 @@ export async function run(argv: readonly string[], signal: AbortSignal): Promise
   try {
     await token.start(discovery.signal);
     await sdsToken?.start(discovery.signal);
-    inPod = await startInPodAgent(config, { log, now });
+    // The agent's code is memory that a sidecar beside an agent does not need.
+    if (config.ca !== undefined) inPod = await (await import('./in-pod-agent.ts')).startInPodAgent(config, { log, now });
     const watchdog = watchExpiry({ identity, log, now, signal: discovery.signal });
     const warnings = () => [watchdog.warning() ?? [], outdated(revocations.current, now())].flat();
     const serving = await serve(config, { identity, revocations, interests, sightings: traffic, log: sink, now, warnings });

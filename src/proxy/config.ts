@@ -146,6 +146,7 @@ export function parseProxyConfig(argv: readonly string[]): ProxyConfig {
     process.env,
   );
   checkSecrets(flags);
+  checkInPod(flags);
   return Object.freeze({ ...flags, workers: workersOf(flags.workers) });
 }
 
@@ -157,6 +158,18 @@ function checkSecrets({ secret, 'identity-port': port }: FlagValues<typeof proxy
   if (secret.length > MAX_SECRETS) throw new HandfastError('CONFIG_INVALID', `--secret: more than ${MAX_SECRETS} secrets`);
   if (secret.length > 0 && port === 0)
     throw new HandfastError('CONFIG_INVALID', '--secret needs --identity-port: that is where the application finds its secrets');
+}
+
+/** A sidecar that is its own agent is told where everybody is, and nothing of an agent's. */
+function checkInPod({ ca, control, 'trust-bundle': trustBundle, sds }: FlagValues<typeof proxyFlags>): void {
+  if (ca === undefined) {
+    const stray = control !== undefined ? 'control' : trustBundle !== undefined ? 'trust-bundle' : undefined;
+    if (stray !== undefined) throw new HandfastError('CONFIG_INVALID', `--${stray} is for a sidecar without an agent: give --ca too`);
+    return;
+  }
+  if (control === undefined || trustBundle === undefined)
+    throw new HandfastError('CONFIG_INVALID', '--ca is for a sidecar without an agent, which needs --control and --trust-bundle too');
+  if (sds !== undefined) throw new HandfastError('CONFIG_INVALID', '--ca and --sds: a certificate comes from one of them');
 }
 
 function workersOf(text: string): number {

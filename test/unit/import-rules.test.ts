@@ -89,3 +89,17 @@ describe('allowed', () => {
   };
   for (const [name, sources] of Object.entries(cases)) test(name, () => assert.deepEqual(found(sources), []));
 });
+
+test('what a sidecar loads at its start is watched through all that it imports', () => {
+  const inner = { 'agent/agent.ts': "import { z } from 'zod';", 'observe/log.ts': '' };
+  assert.deepEqual(found({ ...inner, 'commands/proxy.ts': "const a = await import('../agent/agent.ts');" }), []);
+  assert.deepEqual(found({ ...inner, 'commands/proxy.ts': "import type { Agent } from '../agent/agent.ts';" }), []);
+  assert.deepEqual(
+    found({
+      ...inner,
+      'commands/proxy.ts': "import { helper } from './helper.ts';",
+      'commands/helper.ts': "import {\n  startAgent,\n} from '../agent/agent.ts';",
+    }),
+    ['the sidecar loads agent/agent.ts: commands/proxy.ts -> commands/helper.ts'],
+  );
+});
