@@ -2,6 +2,7 @@
 
 import type { TLSSocket } from 'node:tls';
 import { readInto } from '../net/read-into.ts';
+import { ReadBuffer } from './slab.ts';
 
 /** What makes work without carrying a byte is counted against the peer: 0, or for how many milliseconds it is not listened to. */
 export type EffortLimit = () => number;
@@ -17,8 +18,6 @@ export interface IntakeOptions {
   readonly onTooMuch: () => void;
 }
 
-/** One TLS record. */
-const READ_BYTES = 16 * 1024;
 /** The first pause, and the longest; each in a row is twice as long as the one before. */
 const MIN_PAUSE_MS = 100;
 const MAX_PAUSE_MS = 1_000;
@@ -29,8 +28,7 @@ const MAX_PAUSES = 10;
 
 export class Intake {
   readonly #options: IntakeOptions;
-  #buffer = Buffer.allocUnsafeSlow(READ_BYTES);
-  #retained = false;
+  #buffer = ReadBuffer.take();
   #pause: NodeJS.Timeout | undefined;
   /** Came before the pause and is not to be looked at yet: no more than TLS had in hand when the socket was paused. */
   readonly #kept: Buffer[] = [];
@@ -53,9 +51,9 @@ export class Intake {
     if (this.#pause === undefined && !this.#stopped) socket.resume();
   }
 
-  /** What is being read stands in a buffer that somebody still needs. */
-  retain(): void {
-    this.#retained = true;
+  /** What is being read stands in a buffer that somebody still needs, until the returned function is called. */
+  retain(): () => void {
+    return this.#buffer.retain();
   }
 
   /** Counts what makes work and carries nothing. A peer that makes too much of it is not listened to for a while; its other streams wait with it. */
@@ -81,11 +79,11 @@ export class Intake {
 
   /** The same buffer over and over, unless somebody still needs what is in it. */
   #nextBuffer(): Buffer {
-    if (this.#retained) {
-      this.#retained = false;
-      this.#buffer = Buffer.allocUnsafeSlow(READ_BYTES);
+    if (this.#buffer.needed) {
+      this.#buffer.give();
+      this.#buffer = ReadBuffer.take();
     }
-    return this.#buffer;
+    return this.#buffer.bytes;
   }
 
   #onBytes(bytes: Buffer): void {

@@ -1,13 +1,16 @@
 // A TCP connection and a stream of a tunnel, joined: bytes both ways with backpressure, half-close carried over, resets carried over, nothing left open.
 
 import type { Socket } from 'node:net';
-import { readInto, SHARED_READ_BUFFER } from '../net/read-into.ts';
+import { readInto } from '../net/read-into.ts';
 import type { SpliceOutcome } from '../net/splice.ts';
 import { H2Error } from './frame.ts';
-import type { TunnelStream } from './tunnel-stream.ts';
+import { gather } from './gather.ts';
+import { TURN_BYTES, type TunnelStream } from './tunnel-stream.ts';
 
 /** Half of the buffer it stands in. */
 const WORTH_KEEPING_BYTES = 8 * 1024;
+/** One for all applications: what is read is sent, or copied, before the next one is read. Whole frames, so that no read leaves a few bytes over that are a write of their own. */
+const READ_BUFFER = Buffer.allocUnsafeSlow(4 * TURN_BYTES);
 
 export interface JoinOptions {
   readonly application: Socket;
@@ -74,11 +77,17 @@ export function joinTunnel(
     data(bytes) {
       idle?.refresh();
       if (application.destroyed) return true;
-      // Behind what waits already a piece waits too: a small one must not keep a whole buffer.
-      const small = application.writableLength > 0 && bytes.length < WORTH_KEEPING_BYTES;
-      const taken = application.write(small ? Buffer.from(bytes) : bytes);
-      // Not all of it has reached the kernel: then its buffer is still being read.
-      if (!small && application.writableLength > 0) stream.retain();
+      let taken: boolean;
+      if (bytes.length >= WORTH_KEEPING_BYTES) {
+        gather(application);
+        taken = application.write(bytes, stream.retain());
+      } else {
+        // Behind what waits already a piece waits too: a small one must not keep a whole buffer.
+        const waits = application.writableLength > 0;
+        taken = application.write(waits ? Buffer.from(bytes) : bytes);
+        // Not all of it has reached the kernel: then its buffer is still being read, nobody knows for how long.
+        if (!waits && application.writableLength > 0) stream.retain();
+      }
       if (!taken) heldUp += bytes.length;
       return taken;
     },
@@ -105,7 +114,7 @@ export function joinTunnel(
     stream.end();
     watchHalfClose();
   } else {
-    readInto(application, { buffer: () => SHARED_READ_BUFFER, onBytes: fromApplication });
+    readInto(application, { buffer: () => READ_BUFFER, onBytes: fromApplication });
     if (!stream.heldUp) application.resume();
   }
   return promise;

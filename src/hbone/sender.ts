@@ -13,8 +13,10 @@ export interface SenderOptions {
   readonly onUnread: () => void;
 }
 
-/** What is written in one go; while more than that waits for the network, streams wait for their turn. */
+/** What is written in one go. */
 const WRITE_BYTES = 64 * 1024;
+/** While more than that waits for the network, streams wait for their turn. */
+const CONGESTED_BYTES = 4 * WRITE_BYTES;
 /** With fewer streams than this nothing is gained by waiting for others in the same turn of the event loop. */
 const FEW_STREAMS = 4;
 /** Answers that a peer does not fetch. */
@@ -52,9 +54,10 @@ export class Sender implements StreamSender {
 
   emit(stream: TunnelStream, bytes: Buffer, most: number): number {
     let sent = 0;
-    while (sent < bytes.length && sent < most && !this.#congested && this.writer.pending < WRITE_BYTES) {
+    while (sent < bytes.length && sent < most && !this.#congested) {
       const length = Math.min(bytes.length - sent, TURN_BYTES, most - sent, stream.sendWindow, this.#window);
       if (length <= 0) break;
+      if (this.writer.pending >= WRITE_BYTES && !this.#write()) break;
       this.writer.data(stream.id, 0, length === bytes.length ? bytes : bytes.subarray(sent, sent + length));
       stream.sendWindow -= length;
       this.#window -= length;
@@ -113,12 +116,20 @@ export class Sender implements StreamSender {
 
   flush(): void {
     this.#flushing = false;
-    const { socket, onUnread } = this.#options;
-    if (this.#stopped || socket.destroyed) return;
+    if (this.#stopped || this.#options.socket.destroyed) return;
     if (this.#ready.length > 0) this.#takeTurns();
-    if (this.writer.pending === 0) return;
-    for (const { bytes, done } of this.writer.take()) this.#congested = !socket.write(bytes, done) || this.#congested;
+    if (this.writer.pending > 0) this.#write();
+  }
+
+  /** Hands what was said over to the network. Whether more may follow. */
+  #write(): boolean {
+    const { socket, onUnread } = this.#options;
+    if (this.#stopped || socket.destroyed) return false;
+    for (const { bytes, done } of this.writer.take()) socket.write(bytes, done);
+    // More than the socket's own mark, which is to drain then.
+    if (socket.writableLength >= CONGESTED_BYTES) this.#congested = true;
     if (socket.writableLength > MAX_UNSENT_BYTES) onUnread();
+    return !this.#congested;
   }
 
   /** Nothing leaves any more. */
@@ -134,7 +145,8 @@ export class Sender implements StreamSender {
 
   /** Each in its turn, as long as there is room: a stream with much to say gets in nobody's way. */
   #takeTurns(): void {
-    while (this.#ready.length > 0 && !this.#congested && this.writer.pending < WRITE_BYTES && this.#window > 0) {
+    const { socket } = this.#options;
+    while (this.#ready.length > 0 && !this.#congested && this.#window > 0 && !socket.destroyed) {
       const stream = this.#ready.shift();
       if (stream === undefined) return;
       stream.queued = false;

@@ -132,8 +132,8 @@ export abstract class Session implements StreamHost, FrameHost {
     this.fail(H2Error.NO_ERROR, 'drained');
   }
 
-  retain(): void {
-    this.#intake.retain();
+  retain(): () => void {
+    return this.#intake.retain();
   }
 
   forget(stream: TunnelStream): void {

@@ -19,3 +19,47 @@ export class Slab {
     if (free.length < MAX_FREE) free.push(this);
   };
 }
+
+/** One TLS record. */
+const READ_BYTES = 16 * 1024;
+/** 1 MB. */
+const MAX_FREE_READS = 64;
+
+const freeReads: ReadBuffer[] = [];
+
+/** A buffer to read into, used again when nobody needs any more what was read. */
+export class ReadBuffer {
+  static take(): ReadBuffer {
+    const buffer = freeReads.pop() ?? new ReadBuffer();
+    buffer.#given = false;
+    return buffer;
+  }
+
+  readonly bytes = Buffer.allocUnsafeSlow(READ_BYTES);
+  #needs = 0;
+  #given = false;
+  readonly #release = () => {
+    this.#needs--;
+    this.#keep();
+  };
+
+  get needed(): boolean {
+    return this.#needs > 0;
+  }
+
+  /** What was read is needed until the returned function is called, once. */
+  retain(): () => void {
+    this.#needs++;
+    return this.#release;
+  }
+
+  /** Nobody reads into it any more. */
+  give(): void {
+    this.#given = true;
+    this.#keep();
+  }
+
+  #keep(): void {
+    if (this.#given && this.#needs === 0 && freeReads.length < MAX_FREE_READS) freeReads.push(this);
+  }
+}

@@ -33,8 +33,8 @@ export interface StreamSender {
 export interface StreamHost {
   readonly budget: ReceiveBudget;
   readonly sender: StreamSender;
-  /** What is being received stands in a buffer that somebody still needs. */
-  retain(): void;
+  /** What is being received stands in a buffer that somebody still needs, until the returned function is called. */
+  retain(): () => void;
   /** Both ends have ended, or it was reset. */
   forget(stream: TunnelStream): void;
 }
@@ -135,9 +135,9 @@ export class TunnelStream {
     this.#onLost = onLost;
   }
 
-  /** What is being received is needed for longer than `data` runs. */
-  retain(): void {
-    this.#host.retain();
+  /** What is being received is needed for longer than `data` runs: until the returned function is called. */
+  retain(): () => void {
+    return this.#host.retain();
   }
 
   /** False when not all of it has left: then nothing more is to be written before `drained`. What has not is copied: the buffer is the caller's again. */

@@ -53,6 +53,3 @@ export function readInto(socket: Socket, reader: IntoReader): void {
   });
   Reflect.apply(useUserBuffer, handle, [first]);
 }
-
-/** For sockets whose reader is done with the bytes when it returns: one buffer for all of them. As much as libuv reads at a time. */
-export const SHARED_READ_BUFFER = Buffer.allocUnsafeSlow(64 * 1024);

@@ -19,7 +19,7 @@ function rig() {
     writeReset: (stream: TunnelStream, code: number) => resets.push([stream.id, code]),
     writeCredit: () => undefined,
   };
-  const host = { budget, sender, retain: () => undefined, forget: () => undefined };
+  const host = { budget, sender, retain: () => () => undefined, forget: () => undefined };
   const open = (id: number, takes: boolean) => {
     const stream = new TunnelStream(id, { host, sendWindow: 0 });
     const broken: string[] = [];
