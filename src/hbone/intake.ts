@@ -1,7 +1,7 @@
 // A session's bytes as they come: read into one buffer over and over, and left where they are for a while when the peer makes too much work of them.
 
 import type { TLSSocket } from 'node:tls';
-import { readInto } from '../net/read-into.ts';
+import { type Reading, readInto } from '../net/read-into.ts';
 import { ReadBuffer } from './slab.ts';
 
 /** What makes work without carrying a byte is counted against the peer: 0, or for how many milliseconds it is not listened to. */
@@ -29,6 +29,7 @@ const MAX_PAUSES = 10;
 export class Intake {
   readonly #options: IntakeOptions;
   #buffer = ReadBuffer.take();
+  #reading: Reading | undefined;
   #pause: NodeJS.Timeout | undefined;
   /** Came before the pause and is not to be looked at yet: no more than TLS had in hand when the socket was paused. */
   readonly #kept: Buffer[] = [];
@@ -46,9 +47,9 @@ export class Intake {
 
   start(): void {
     const { socket } = this.#options;
-    readInto(socket, { buffer: () => this.#nextBuffer(), onBytes: (bytes) => this.#onBytes(bytes) });
+    this.#reading = readInto(socket, { buffer: () => this.#nextBuffer(), onBytes: (bytes) => this.#onBytes(bytes) });
     // What was there already may have been too much.
-    if (this.#pause === undefined && !this.#stopped) socket.resume();
+    if (this.#pause === undefined && !this.#stopped) this.#reading.start();
   }
 
   /** What is being read stands in a buffer that somebody still needs, until the returned function is called. */
@@ -65,7 +66,7 @@ export class Intake {
       this.#options.onTooMuch();
       return;
     }
-    this.#options.socket.pause();
+    this.#reading?.stop();
     this.#options.onPause();
     const pauseMs = Math.min(MAX_PAUSE_MS, MIN_PAUSE_MS * 2 ** (this.#pausesInARow - 1));
     this.#pause = setTimeout(() => this.#resume(), Math.max(waitMs, pauseMs)).unref();
@@ -100,7 +101,7 @@ export class Intake {
     while (!this.#stopped && this.#pause === undefined) {
       const bytes = this.#kept[0];
       if (bytes === undefined) {
-        this.#options.socket.resume();
+        this.#reading?.start();
         return;
       }
       const taken = this.#options.read(bytes);

@@ -1,7 +1,7 @@
 // A TCP connection and a stream of a tunnel, joined: bytes both ways with backpressure, half-close carried over, resets carried over, nothing left open.
 
 import type { Socket } from 'node:net';
-import { readInto } from '../net/read-into.ts';
+import { type Reading, readInto } from '../net/read-into.ts';
 import type { SpliceOutcome } from '../net/splice.ts';
 import { H2Error } from './frame.ts';
 import { gather } from './gather.ts';
@@ -53,9 +53,10 @@ export function joinTunnel(
     }, halfCloseTimeoutMs);
   };
 
+  let reading: Reading | undefined;
   const fromApplication = (bytes: Buffer) => {
     idle?.refresh();
-    if (!stream.write(bytes)) application.pause();
+    if (!stream.write(bytes)) reading?.stop();
   };
   application.once('end', () => {
     stream.end();
@@ -95,7 +96,7 @@ export function joinTunnel(
       application.end();
       watchHalfClose();
     },
-    drained: () => application.resume(),
+    drained: () => reading?.start(),
     broken: (reason) => fail(streamIs, new Error(reason)),
     closed,
   });
@@ -114,8 +115,8 @@ export function joinTunnel(
     stream.end();
     watchHalfClose();
   } else {
-    readInto(application, { buffer: () => READ_BUFFER, onBytes: fromApplication });
-    if (!stream.heldUp) application.resume();
+    reading = readInto(application, { buffer: () => READ_BUFFER, onBytes: fromApplication });
+    if (!stream.heldUp) reading.start();
   }
   return promise;
 }

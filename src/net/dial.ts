@@ -11,6 +11,8 @@ export interface DialOptions {
   readonly localAddress?: string;
   /** Default: as long as nothing is said, the kernel asks now and then whether the other host is still there. */
   readonly keepAlive?: boolean;
+  /** Nothing is read before somebody asks for it: whoever waits for `data` events must resume it. Default: reading begins at once. */
+  readonly paused?: boolean;
   /** Hears of the socket before it is connected: whoever destroys it ends the dial. */
   readonly onSocket?: (socket: Socket) => void;
 }
@@ -30,6 +32,7 @@ export function dial(options: DialOptions): Promise<Socket> {
       socket.destroy();
       socket = connect({ ...to, localAddress });
     }
+    if (options.paused === true) socket.pause();
     const finish = (error?: Error) => {
       clearTimeout(timer);
       socket.removeListener('error', finish);

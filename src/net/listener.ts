@@ -15,6 +15,8 @@ export interface ListenOptions {
   readonly host?: string;
   /** Beside other listeners of the same port, also of other threads: the kernel deals connections out among them. */
   readonly reusePort?: boolean;
+  /** Default: as long as a client says nothing, the kernel asks now and then whether its host is still there. */
+  readonly keepAlive?: boolean;
   readonly onConnection: (socket: Socket) => void;
   /** A connection that could not be accepted, for want of file descriptors mostly; the listener goes on. */
   readonly onError: (error: Error) => void;
@@ -22,7 +24,13 @@ export interface ListenOptions {
 
 /** Rejects with the system's error. */
 export async function listen(options: ListenOptions): Promise<Listener> {
-  const server = createServer({ allowHalfOpen: true, noDelay: true, pauseOnConnect: true, keepAlive: true, keepAliveInitialDelay: 60_000 });
+  const server = createServer({
+    allowHalfOpen: true,
+    noDelay: true,
+    pauseOnConnect: true,
+    keepAlive: options.keepAlive ?? true,
+    keepAliveInitialDelay: 60_000,
+  });
   server.on('connection', options.onConnection);
   try {
     await bind(server, options, options.host ?? '::');

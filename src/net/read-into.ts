@@ -11,6 +11,13 @@ export interface IntoReader {
   onBytes(bytes: Buffer): void;
 }
 
+/** A socket that is read in this way. */
+export interface Reading {
+  /** Reads on. What `resume` does, without a stream that flows. */
+  start(): void;
+  stop(): void;
+}
+
 interface Symbols {
   readonly buffer: symbol;
   readonly callback: symbol;
@@ -29,27 +36,81 @@ function symbolsOf(socket: Socket): Symbols | undefined {
   return known;
 }
 
-/**
- * From now on what comes is given to the reader, beginning with what the stream holds already. The socket has no `data` events any more; `pause`, `resume`, `end` and all else are as ever.
- * It is to be resumed by the caller.
- */
-export function readInto(socket: Socket, reader: IntoReader): void {
-  socket.pause();
-  for (let bytes: Buffer | null = socket.read(); bytes !== null; bytes = socket.read()) reader.onBytes(bytes);
-  const symbols = symbolsOf(socket);
-  const handle = handleOf(socket);
-  const useUserBuffer: unknown = handle === undefined ? undefined : Reflect.get(handle, 'useUserBuffer');
-  if (symbols === undefined || typeof useUserBuffer !== 'function') {
-    socket.on('data', (bytes: Buffer) => reader.onBytes(bytes));
-    return;
+/** Who reads a socket now. Undefined: it is a stream like any other. */
+class SocketReading implements Reading {
+  reader: IntoReader | undefined;
+  readonly #socket: Socket;
+
+  constructor(socket: Socket) {
+    this.#socket = socket;
   }
-  const first = reader.buffer();
-  Reflect.set(socket, symbols.buffer, first);
-  Reflect.set(socket, symbols.next, () => reader.buffer());
-  Reflect.set(socket, symbols.callback, (length: number, into: Buffer) => {
-    reader.onBytes(length === into.length ? into : into.subarray(0, length));
-    // Anything but false: pausing is done by `pause`.
+
+  start(): void {
+    this.#socket._read(0);
+  }
+
+  stop(): void {
+    this.#socket.pause();
+  }
+
+  /** False: Node reads no further until the stream asks. */
+  take(bytes: Buffer): boolean {
+    if (this.reader === undefined) return this.#socket.push(Buffer.from(bytes));
+    this.reader.onBytes(bytes);
+    // Pausing is done by `stop`.
     return true;
-  });
-  Reflect.apply(useUserBuffer, handle, [first]);
+  }
+}
+
+const readings = new WeakMap<Socket, SocketReading>();
+/** For bytes that are the stream's: they are copied. */
+const SCRATCH = Buffer.allocUnsafeSlow(64 * 1024);
+
+/**
+ * From now on what comes is given to the reader, beginning with what the stream holds already, and no longer to one that was there before. The socket has no `data` events any more; `end`, `close` and
+ * all that is written are as ever. It does not read before it is started.
+ */
+export function readInto(socket: Socket, reader: IntoReader): Reading {
+  socket.pause();
+  if (socket.readableLength > 0)
+    for (let bytes: Buffer | null = socket.read(); bytes !== null; bytes = socket.read()) reader.onBytes(bytes);
+  let reading = readings.get(socket);
+  if (reading === undefined) {
+    const symbols = symbolsOf(socket);
+    const handle = handleOf(socket);
+    const useUserBuffer: unknown = handle === undefined ? undefined : Reflect.get(handle, 'useUserBuffer');
+    if (symbols === undefined || typeof useUserBuffer !== 'function') return readData(socket, reader);
+    reading = new SocketReading(socket);
+    readings.set(socket, reading);
+    takeOver(socket, { reading, symbols, first: reader.buffer() });
+    Reflect.apply(useUserBuffer, handle, [Reflect.get(socket, symbols.buffer)]);
+  }
+  reading.reader = reader;
+  return reading;
+}
+
+/** The socket is a stream again, whatever it was before. */
+export function readAsStream(socket: Socket): void {
+  const reading = readings.get(socket);
+  if (reading !== undefined) reading.reader = undefined;
+  else dataListeners.get(socket)?.();
+}
+
+function takeOver(socket: Socket, { reading, symbols, first }: { reading: SocketReading; symbols: Symbols; first: Buffer }): void {
+  Reflect.set(socket, symbols.buffer, first);
+  Reflect.set(socket, symbols.next, () => reading.reader?.buffer() ?? SCRATCH);
+  Reflect.set(socket, symbols.callback, (length: number, into: Buffer) =>
+    reading.take(length === into.length ? into : into.subarray(0, length)),
+  );
+}
+
+const dataListeners = new WeakMap<Socket, () => void>();
+
+/** The same by events. */
+function readData(socket: Socket, reader: IntoReader): Reading {
+  dataListeners.get(socket)?.();
+  const onData = (bytes: Buffer) => reader.onBytes(bytes);
+  socket.on('data', onData);
+  dataListeners.set(socket, () => socket.removeListener('data', onData));
+  return { start: () => void socket.resume(), stop: () => void socket.pause() };
 }

@@ -70,7 +70,8 @@ export class Ledger implements LedgerView, SightingSink {
   readonly #inbound: BoundedEntries<Counted>;
   readonly #outbound: BoundedEntries<Counted>;
   readonly #tripwire = new Tripwire();
-  #totals = { inbound: NO_TOTALS, outbound: NO_TOTALS };
+  #inboundTotals = NO_TOTALS;
+  #outboundTotals = NO_TOTALS;
   #dropped = 0;
   #forgotten = 0;
   #tripped = 0;
@@ -102,11 +103,11 @@ export class Ledger implements LedgerView, SightingSink {
   }
 
   get inboundTotals(): Totals {
-    return this.#totals.inbound;
+    return this.#inboundTotals;
   }
 
   get outboundTotals(): Totals {
-    return this.#totals.outbound;
+    return this.#outboundTotals;
   }
 
   get revision(): number {
@@ -143,9 +144,10 @@ export class Ledger implements LedgerView, SightingSink {
 
   #count(key: string, sighting: Sighting, joinedBefore: boolean): Counted {
     const { facts } = sighting;
-    const direction = facts.direction === 'inbound' ? 'inbound' : 'outbound';
-    const entries = direction === 'inbound' ? this.#inbound : this.#outbound;
-    this.#totals = { ...this.#totals, [direction]: counted(this.#totals[direction], facts, joinedBefore) };
+    const inbound = facts.direction === 'inbound';
+    const entries = inbound ? this.#inbound : this.#outbound;
+    if (inbound) this.#inboundTotals = counted(this.#inboundTotals, facts, joinedBefore);
+    else this.#outboundTotals = counted(this.#outboundTotals, facts, joinedBefore);
     const tier = tierOf(facts);
     const now = this.#now();
     const entry = entries.get(key, tier) ?? { facts, firstSeen: now, connections: 0, open: 0, lastSeen: now, tripwire: false, revision: 0 };

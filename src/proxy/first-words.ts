@@ -1,38 +1,58 @@
-// What a client says before anybody has agreed to hear it: said behind the question, and kept in the client's socket until the answer has come.
+// What a client says before anybody has agreed to hear it: said behind the question, and kept until the answer has come.
 
 import type { Socket } from 'node:net';
 import type { TunnelStream } from '../hbone/tunnel-stream.ts';
+import { type Reading, readAsStream, readInto } from '../net/read-into.ts';
+
+/** One for all clients: what is kept is copied. */
+const READ_BUFFER = Buffer.allocUnsafeSlow(64 * 1024);
 
 export class FirstWords {
   readonly #socket: Socket;
-  readonly #stream: TunnelStream;
-  #length = 0;
+  readonly #reading: Reading;
+  #said: Buffer | undefined;
+  #stream: TunnelStream | undefined;
 
-  /** Reads once, and goes on listening for a client that leaves. */
-  constructor(socket: Socket, stream: TunnelStream) {
+  /** The socket is nobody else's to read until `drop` or `putBack`. */
+  constructor(socket: Socket) {
     this.#socket = socket;
-    this.#stream = stream;
-    socket.on('data', this.#onData);
-    socket.resume();
+    this.#reading = readInto(socket, { buffer: () => READ_BUFFER, onBytes: (bytes) => this.#onBytes(bytes) });
+  }
+
+  /** Said to a stream that is being asked for: what is known already, or what is read next. Goes on listening for a client that leaves. */
+  sayTo(stream: TunnelStream): void {
+    if (this.#said !== undefined) stream.write(this.#said);
+    else {
+      this.#stream = stream;
+      this.#reading.start();
+    }
   }
 
   /** Reads no more. Whether something was said. */
   stop(): boolean {
-    this.#socket.removeListener('data', this.#onData);
-    this.#socket.pause();
-    return this.#length > 0;
+    if (this.#stream !== undefined) this.#reading.stop();
+    this.#stream = undefined;
+    return this.#said !== undefined;
   }
 
   /** Somebody has heard them. */
   drop(): void {
-    if (this.#length > 0) this.#socket.read(this.#length);
+    this.#said = undefined;
   }
 
-  readonly #onData = (bytes: Buffer): void => {
-    this.#length = bytes.length;
+  /** Nobody has heard them: they are the socket's again, and whoever is next reads it as a stream. */
+  putBack(): void {
     this.stop();
-    // Back at once: a socket with something to read does not end, so the client's end stays behind its words, whoever is to hear them.
-    this.#socket.unshift(bytes);
-    this.#stream.write(bytes);
-  };
+    if (this.#said !== undefined) this.#socket.unshift(this.#said);
+    this.#said = undefined;
+    readAsStream(this.#socket);
+  }
+
+  #onBytes(bytes: Buffer): void {
+    this.#said = this.#said === undefined ? Buffer.from(bytes) : Buffer.concat([this.#said, bytes]);
+    const stream = this.#stream;
+    // No further: the client's end stays behind its words, whoever is to hear them.
+    this.stop();
+    stream?.write(bytes);
+  }
 }

@@ -89,9 +89,9 @@ function rejudge(mesh: MeshSnapshot, of: { arrival: Arrival; context: PipelineCo
   });
 }
 
-/** The connection to the application. */
-export function dialApplication(tracked: Tracked, judged: Judged, context: PipelineContext): Promise<Socket> {
-  return dialUpstream(tracked, applicationOf(judged, context));
+/** The connection to the application. `paused` as in DialOptions. */
+export function dialApplication(tracked: Tracked, judged: Judged, of: { context: PipelineContext; paused?: boolean }): Promise<Socket> {
+  return dialUpstream(tracked, { ...applicationOf(judged, of.context), paused: of.paused === true });
 }
 
 /** How the application is reached: from the source address that the redirection knows. */

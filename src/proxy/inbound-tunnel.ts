@@ -46,7 +46,7 @@ export async function inboundTunnel(request: TunnelRequest, context: PipelineCon
     settle(tracked, judged, arrived, context);
     // A peer that takes its question back ends the dial.
     stream.whenLost(() => tracked.refuse(takenBack(stream)));
-    const application = await dialApplication(tracked, judged, context);
+    const application = await dialApplication(tracked, judged, { context, paused: true });
     stream.whenLost(undefined);
     if (stream.closed) throw takenBack(stream);
     request.accept();

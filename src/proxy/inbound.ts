@@ -44,7 +44,7 @@ export async function inbound(socket: Socket, context: PipelineContext): Promise
       return;
     }
     settle(tracked, judged, admitted, context);
-    const application = admitted.application ?? (await dialApplication(tracked, judged, context));
+    const application = admitted.application ?? (await dialApplication(tracked, judged, { context }));
     await tracked.splice({
       downstream: admitted.stream,
       upstream: application,
@@ -100,7 +100,7 @@ async function admitPermissive(tracked: Tracked, judged: Captured, context: Pipe
   if (sniffed.kind !== 'silent') return admitSniffed(tracked, judged, { sniffed, context });
   // Neither speaks: perhaps the server is to speak first. It is asked, and until it does the client may still begin a handshake,
   // so that a short silence here never turns a slow mTLS client away.
-  const application = await dialApplication(tracked, judged, context);
+  const application = await dialApplication(tracked, judged, { context });
   const spoken = firstWord(application);
   const later = await sniffFirst(judged, context, { silenceMs: context.settings.halfCloseTimeoutMs, signal: spoken.signal });
   spoken.stop();

@@ -38,6 +38,18 @@ interface TunnelWay {
  * want it. Undefined when nobody takes tunnels at that address: such a peer is called by a session of its own, which is mTLS no less.
  */
 export async function reachByTunnel(tracked: Tracked, known: Known, way: TunnelWay): Promise<TunnelStream | undefined> {
+  const words = new FirstWords(way.socket);
+  let stream: TunnelStream | undefined;
+  try {
+    stream = await reach(tracked, known, { ...way, words });
+    return stream;
+  } finally {
+    if (stream === undefined) words.putBack();
+    else words.drop();
+  }
+}
+
+async function reach(tracked: Tracked, known: Known, way: TunnelWay & { words: FirstWords }): Promise<TunnelStream | undefined> {
   const { endpoint, governed, context, destination, socket } = way;
   const target: TunnelTarget = { source: governed.self.uid, ...way.usable, allowed: way.allowed, address: endpoint.address, destination };
   const until = performance.now() + context.settings.dialTimeoutMs;
@@ -89,8 +101,12 @@ interface Asked {
   readonly taken: boolean;
 }
 
-/** Asks for the stream, and sends the client's first words behind the question. Where the peer refuses it has dropped them, and they are still the socket's. */
-async function ask(tracked: Tracked, { session }: Tunnel, { endpoint, socket, context }: TunnelWay): Promise<Asked> {
+/** Asks for the stream, and sends the client's first words behind the question. Where the peer refuses it has dropped them, and they can be said to another. */
+async function ask(
+  tracked: Tracked,
+  { session }: Tunnel,
+  { endpoint, socket, context, words }: TunnelWay & { words: FirstWords },
+): Promise<Asked> {
   const { dialTimeoutMs, handshakeTimeoutMs } = context.settings;
   const { stream, answered } = session.connect(endpoint);
   tracked.ownStream(stream);
@@ -104,11 +120,10 @@ async function ask(tracked: Tracked, { session }: Tunnel, { endpoint, socket, co
   // A client that has gone takes its question back.
   const takeBack = () => stream.reset();
   socket.once('close', takeBack);
-  const words = new FirstWords(socket, stream);
+  words.sayTo(stream);
   const answer = await answered;
   clearTimeout(timer);
   socket.removeListener('close', takeBack);
   const said = words.stop();
-  if (answer.kind === 'established') words.drop();
   return { stream, answer, late, taken: said && answer.kind === 'broken' && !answer.unprocessed };
 }

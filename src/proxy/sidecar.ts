@@ -188,7 +188,14 @@ export class Sidecar {
       );
       const outboundListener = await opened(
         'outbound connections',
-        listen({ port: options.ports.outbound, reusePort, onConnection: (socket) => void outbound(socket, context), onError }),
+        // The clients are this pod's own: the kernel knows when they end.
+        listen({
+          port: options.ports.outbound,
+          reusePort,
+          keepAlive: false,
+          onConnection: (socket) => void outbound(socket, context),
+          onError,
+        }),
       );
       const acceptTunnel = tunnels.serve(context);
       const listeners = { inbound: inboundListener, outbound: outboundListener };

@@ -120,7 +120,8 @@ async function survive(
   const { socket, far } = memoryWire();
   let closed = 0;
   const said: Buffer[] = [];
-  far.on('data', (chunk: Buffer) => said.push(chunk));
+  // Its buffer is the session's again when it has been taken.
+  far.on('data', (chunk: Buffer) => said.push(Buffer.from(chunk)));
   const session = make({ socket, budget, silenceMs: 60_000, effort: () => 0, onClosed: () => closed++ });
   for (const chunk of cuts(random, bytes, 3_000)) if (!far.destroyed && !far.writableEnded) far.write(chunk);
   await turn();
