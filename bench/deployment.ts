@@ -10,7 +10,7 @@ import type { Group } from './client-tls.ts';
 import { type Mesh, startMesh } from './mesh.ts';
 import type { Findings, Guarded } from './outsider.ts';
 import { dialingPort, HBONE_PORT, type Launch, type Peer, servingPort } from './peers/peer.ts';
-import type { Contender } from './scenario.ts';
+import { type Contender, isOurs } from './scenario.ts';
 import { type Running, script, type Testbed, until } from './testbed.ts';
 
 export interface Site {
@@ -58,7 +58,7 @@ export async function createSites(testbed: Testbed, options: SitesOptions): Prom
   const outsider = await testbed.addPod(`${name}-outsider`);
   for (const contender of contenders)
     places.push({ contender, client: await testbed.addPod(`${contender}-client`), server: await testbed.addPod(`${contender}-server`) });
-  const ours = places.filter(({ contender }) => contender.startsWith('handfast'));
+  const ours = places.filter(({ contender }) => isOurs(contender));
   const mesh = await startMesh(testbed, {
     name,
     build,
@@ -74,8 +74,7 @@ export async function createSites(testbed: Testbed, options: SitesOptions): Prom
   for (const { contender, client, server } of places) {
     testbed.start(server, script('backend.ts', {}), { name: `${server.name}-backend`, on: 'load' });
     const common = { contender, outsider, credentials, group, client };
-    if (contender.startsWith('handfast'))
-      sites.push({ ...common, version, ...(await ourSite(mesh, { contender, client, server, group })) });
+    if (isOurs(contender)) sites.push({ ...common, version, ...(await ourSite(mesh, { contender, client, server, group })) });
     const peer = peers.find((candidate) => candidate.name === contender);
     if (peer === undefined) continue;
     const start = async (pod: Pod, launch: Launch, configFile: string) => {

@@ -37,6 +37,10 @@ export const peerNames = ['haproxy', 'nginx', 'envoy', 'envoy-hbone', 'ghostunne
 export type PeerName = (typeof peerNames)[number];
 export type Contender = (typeof oursNames)[number] | typeof UNROTATED | PeerName;
 
+export function isOurs(contender: Contender): boolean {
+  return contender.startsWith('handfast');
+}
+
 /** Their operations are HTTP requests: where requests can be read. */
 const requests: readonly ScenarioName[] = ['new-connections', 'keepalive-1', 'keepalive-64', 'keepalive-512'];
 const servingOnly: readonly ScenarioName[] = ['handshake', 'handshake-pq', 'cold-start'];
@@ -45,7 +49,7 @@ const servingOnly: readonly ScenarioName[] = ['handshake', 'handshake-pq', 'cold
 export function absence(contender: Contender, scenario: ScenarioName): string | undefined {
   if (contender === UNROTATED) return scenario === 'rotation' ? undefined : 'only compared with rotation';
   if (scenario === 'rotation' && contender !== 'handfast')
-    return contender.startsWith('handfast')
+    return isOurs(contender)
       ? 'rotation is compared between handfast and handfast-unrotated'
       : 'takes its certificates from files here: a rotation would be a reload or restart each second, which it is not made for';
   if (contender === 'hitch' && !servingOnly.includes(scenario)) return 'hitch has no client side that shows a certificate: it only serves';

@@ -5,7 +5,7 @@ import type { Deployment } from './deployment.ts';
 import type { Peer } from './peers/peer.ts';
 import type { Progress } from './progress.ts';
 import type { Contestant, Performance, RoundsOptions } from './rounds.ts';
-import { absence, type Contender, type ScenarioName, UNROTATED } from './scenario.ts';
+import { absence, type Contender, isOurs, type ScenarioName, UNROTATED } from './scenario.ts';
 import type { Running } from './testbed.ts';
 
 export interface Stage extends Pick<RoundsOptions, 'rounds' | 'seconds' | 'warmUp' | 'maxStealPercent' | 'repeats'> {
@@ -51,7 +51,7 @@ export function complete(
 }
 
 function versionOf(stage: Stage, contender: Contender): string {
-  return stage.peers.find(({ name }) => name === contender)?.version ?? (contender.startsWith('handfast') ? stage.version : '');
+  return stage.peers.find(({ name }) => name === contender)?.version ?? (isOurs(contender) ? stage.version : '');
 }
 
 export function contestant(

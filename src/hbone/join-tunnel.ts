@@ -35,6 +35,8 @@ export function joinTunnel(
   /** What the application has not taken yet. */
   let heldUp = 0;
   let applicationClosed = false;
+  /** Both of its directions have ended. */
+  let finished = false;
 
   const fail = (side: 'downstream' | 'upstream', error: Error) => {
     onError(side, error);
@@ -71,7 +73,7 @@ export function joinTunnel(
   application.once('close', () => {
     applicationClosed = true;
     // Closed before both directions ended: whatever is left cannot be delivered any more. Where it has said and heard everything, its last bytes may still wait for the peer's window.
-    if (!application.readableEnded || !application.writableFinished) stream.reset(H2Error.CONNECT_ERROR);
+    if (!finished && !(application.readableEnded && application.writableFinished)) stream.reset(H2Error.CONNECT_ERROR);
     closed();
   });
   stream.attach({
@@ -93,6 +95,12 @@ export function joinTunnel(
       return taken;
     },
     end() {
+      // It has said all that it had to say, and heard it: closing says so, a shutdown before it would say it twice.
+      if (application.readableEnded && application.writableLength === 0 && !application.destroyed) {
+        finished = true;
+        application.destroy();
+        return;
+      }
       application.end();
       watchHalfClose();
     },

@@ -62,7 +62,12 @@ class SocketReading implements Reading {
   }
 }
 
-const readings = new WeakMap<Socket, SocketReading>();
+/** On the socket itself: a WeakMap of thousands that come and go is work for the garbage collector. */
+const READING = Symbol('reading');
+const STOP_LISTENING = Symbol('stop listening');
+
+type Read = Socket & { [READING]?: SocketReading; [STOP_LISTENING]?: () => void };
+
 /** For bytes that are the stream's: they are copied. */
 const SCRATCH = Buffer.allocUnsafeSlow(64 * 1024);
 
@@ -70,33 +75,34 @@ const SCRATCH = Buffer.allocUnsafeSlow(64 * 1024);
  * From now on what comes is given to the reader, beginning with what the stream holds already, and no longer to one that was there before. The socket has no `data` events any more; `end`, `close` and
  * all that is written are as ever. It does not read before it is started.
  */
-export function readInto(socket: Socket, reader: IntoReader): Reading {
+export function readInto(socket: Read, reader: IntoReader): Reading {
   socket.pause();
   if (socket.readableLength > 0)
     for (let bytes: Buffer | null = socket.read(); bytes !== null; bytes = socket.read()) reader.onBytes(bytes);
-  let reading = readings.get(socket);
+  let reading = socket[READING];
   if (reading === undefined) {
     const symbols = symbolsOf(socket);
     const handle = handleOf(socket);
     const useUserBuffer: unknown = handle === undefined ? undefined : Reflect.get(handle, 'useUserBuffer');
     if (symbols === undefined || typeof useUserBuffer !== 'function') return readData(socket, reader);
     reading = new SocketReading(socket);
-    readings.set(socket, reading);
-    takeOver(socket, { reading, symbols, first: reader.buffer() });
-    Reflect.apply(useUserBuffer, handle, [Reflect.get(socket, symbols.buffer)]);
+    socket[READING] = reading;
+    const first = reader.buffer();
+    takeOver(socket, { reading, symbols, first });
+    Reflect.apply(useUserBuffer, handle, [first]);
   }
   reading.reader = reader;
   return reading;
 }
 
 /** The socket is a stream again, whatever it was before. */
-export function readAsStream(socket: Socket): void {
-  const reading = readings.get(socket);
+export function readAsStream(socket: Read): void {
+  const reading = socket[READING];
   if (reading !== undefined) reading.reader = undefined;
-  else dataListeners.get(socket)?.();
+  else socket[STOP_LISTENING]?.();
 }
 
-function takeOver(socket: Socket, { reading, symbols, first }: { reading: SocketReading; symbols: Symbols; first: Buffer }): void {
+function takeOver(socket: Read, { reading, symbols, first }: { reading: SocketReading; symbols: Symbols; first: Buffer }): void {
   Reflect.set(socket, symbols.buffer, first);
   Reflect.set(socket, symbols.next, () => reading.reader?.buffer() ?? SCRATCH);
   Reflect.set(socket, symbols.callback, (length: number, into: Buffer) =>
@@ -104,13 +110,11 @@ function takeOver(socket: Socket, { reading, symbols, first }: { reading: Socket
   );
 }
 
-const dataListeners = new WeakMap<Socket, () => void>();
-
 /** The same by events. */
-function readData(socket: Socket, reader: IntoReader): Reading {
-  dataListeners.get(socket)?.();
+function readData(socket: Read, reader: IntoReader): Reading {
+  socket[STOP_LISTENING]?.();
   const onData = (bytes: Buffer) => reader.onBytes(bytes);
   socket.on('data', onData);
-  dataListeners.set(socket, () => socket.removeListener('data', onData));
+  socket[STOP_LISTENING] = () => socket.removeListener('data', onData);
   return { start: () => void socket.resume(), stop: () => void socket.pause() };
 }

@@ -40,7 +40,7 @@ export interface TrackedEvents {
   /** Called once: with the application's side, where the connection had come so far. */
   onEnd(tracked: Tracked, ending: Ending, application: ByteCounts | undefined): void;
   /** It was no connection of its own. */
-  onForgotten(): void;
+  onForgotten(tracked: Tracked): void;
 }
 
 /** One end of a joined connection: a socket, TLS on top of one, or a stream of a tunnel. */
@@ -155,7 +155,7 @@ export class Tracked {
   /** Not a connection after all, and no record: what came of it has its own. */
   forget(): void {
     this.#ended = true;
-    this.#events.onForgotten();
+    this.#events.onForgotten(this);
   }
 
   /** Ends the connection when it is quiet, and cuts it when that does not come. A later judgement can take it back. */

@@ -18,7 +18,7 @@ import type { Direction } from './connection.ts';
 import { connectionRecord } from './connection-record.ts';
 import { NamedSightings, type SeenConnection } from './named-sightings.ts';
 import { requestRecord } from './request-record.ts';
-import { type Ending, Tracked } from './tracked.ts';
+import { type Ending, Tracked, type TrackedEvents } from './tracked.ts';
 
 export class ConnectionTracker {
   /** Who spoke to whom, also when it is over; empty where sightings go to another. */
@@ -29,6 +29,11 @@ export class ConnectionTracker {
   readonly #sightings: NamedSightings;
   readonly #log: Log;
   readonly #now: () => number;
+  readonly #events: TrackedEvents = {
+    onJoined: (tracked) => this.#open.set(tracked, this.#sightings.join(tracked.known)),
+    onEnd: (...end) => this.#finish(...end),
+    onForgotten: (tracked) => this.#forget(tracked),
+  };
   #nextId = 1;
   #idle: (() => void) | undefined;
 
@@ -46,14 +51,7 @@ export class ConnectionTracker {
   /** A connection from somewhere: a socket that was accepted, or a stream of a tunnel. */
   open(direction: Direction, from: { readonly remoteAddress?: string | undefined; readonly remotePort?: number | undefined }): Tracked {
     const downstream = { address: canonicalIp(from.remoteAddress ?? '0.0.0.0'), port: from.remotePort ?? 0 };
-    const tracked = new Tracked(
-      { id: this.#nextId++, direction, downstream, openedAt: this.#now() },
-      {
-        onJoined: ({ known }) => this.#open.set(tracked, this.#sightings.join(known)),
-        onEnd: (...end) => this.#finish(...end),
-        onForgotten: () => this.#forget(tracked),
-      },
-    );
+    const tracked = new Tracked({ id: this.#nextId++, direction, downstream, openedAt: this.#now() }, this.#events);
     this.#open.set(tracked, undefined);
     return tracked;
   }
