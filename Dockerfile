@@ -1,7 +1,7 @@
 # The image of every role: compiled JavaScript on Node 24, uid 1337, no npm. iptables and iproute2 are for the init container,
 # which runs `handfast iptables apply` as root with NET_ADMIN and NET_RAW; the sidecar itself needs neither.
 
-FROM node:24.21.0-slim AS build
+FROM node:24.22.3-slim AS build
 WORKDIR /build
 COPY package.json package-lock.json .npmrc ./
 RUN npm ci
@@ -9,7 +9,7 @@ COPY tsconfig.json tsconfig.build.json ./
 COPY src ./src
 RUN npm run build && npm prune --omit=dev
 
-FROM node:24.21.0-slim
+FROM node:24.22.3-slim
 RUN apt-get update \
  && apt-get install -y --no-install-recommends iptables iproute2 \
  && rm -rf /var/lib/apt/lists/* \

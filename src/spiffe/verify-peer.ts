@@ -50,19 +50,23 @@ export function verifyPeer(peer: PeerCertificates, trust: PeerTrust): VerifiedPe
     throw new HandfastError('TRUST_DOMAIN_UNKNOWN', `${id.uri}: there is no bundle for trust domain ${id.trustDomain}, only for ${known}`);
   }
   // OpenSSL accepts a chain to any bundle; an authority of one trust domain must not speak for the members of another.
-  if (trust.bundles.all.length > 1 && !chainsTo([leaf, ...peer.intermediates()], bundle)) {
+  const sent = trust.bundles.all.length > 1 ? [leaf, ...peer.intermediates()] : undefined;
+  if (sent !== undefined && !chainsTo(sent, bundle)) {
     throw new HandfastError('CHAIN_UNTRUSTED', `${id.uri}: its certificate does not chain to the bundle of ${id.trustDomain}`);
   }
   checkDates(facts, { whose: id.uri, now: trust.now });
   const revocation = revocationOf({ id, serial }, trust.revocations);
   if (revocation !== undefined) throw new HandfastError('CERTIFICATE_REVOKED', `${id.uri}: ${revocation}`);
-  return Object.freeze({
-    id,
-    serial,
-    notAfter,
-    certificates: () => [leaf, ...peer.intermediates()],
-  });
+  const certificates = sent ?? chains.get(facts) ?? [leaf, ...peer.intermediates()];
+  chains.set(facts, certificates);
+  return Object.freeze({ id, serial, notAfter, certificates: () => certificates });
 }
+
+/**
+ * What was sent with a leaf, once for all connections of a peer: kilobytes of OpenSSL's each, which only the garbage collector gives back, and it does not see them. Where one trust domain is
+ * trusted the first chain that was verified stays.
+ */
+const chains = new WeakMap<LeafFacts, readonly X509Certificate[]>();
 
 /** Throws CERTIFICATE_EXPIRED or CERTIFICATE_NOT_YET_VALID with both sides of the disagreement: our clock and the certificate's window. */
 export function checkValidity(certificate: X509Certificate, { whose, now }: { whose: string; now: number }): void {

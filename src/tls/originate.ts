@@ -63,7 +63,12 @@ export function originate(raw: Socket, options: OriginateOptions): Promise<Origi
   });
   return clientHandshake(socket, raw, {
     ...options,
-    verified: () => (peer === undefined ? undefined : { socket, peer }),
+    verified: () => {
+      if (peer === undefined) return undefined;
+      // The socket keeps this for as long as it lives.
+      sent = nothingSent;
+      return { socket, peer };
+    },
     failure: (error) => handshakeError(error, { leaf: sent.leaf, now: options.now() }),
   });
 }

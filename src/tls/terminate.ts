@@ -118,6 +118,8 @@ export class Terminator {
       clearTimeout(timer);
       raw.removeListener('close', onClose);
       this.#pending.delete(raw);
+      // Its socket keeps `pending` for as long as it lives.
+      pending.sent = nothingSent;
     }
   }
 
