@@ -8,16 +8,24 @@ interface Counts {
   passed: number;
   failed: number;
   skipped: number;
+  /** Of its top-level tests and suites. */
+  ms: number;
 }
 
+/** Files that take longer say for how long. */
+const SLOW_MS = 5_000;
+
 export default async function* quietReporter(source: AsyncIterable<TestEvent>): AsyncGenerator<string> {
-  const total: Counts = { passed: 0, failed: 0, skipped: 0 };
+  const total: Counts = { passed: 0, failed: 0, skipped: 0, ms: 0 };
   const files = new Map<string, Counts>();
   for await (const event of source) {
     switch (event.type) {
       case 'test:pass':
       case 'test:fail': {
-        const { file = '?', name, skip, details } = event.data;
+        const { file = '?', name, skip, details, nesting } = event.data;
+        const counts = files.get(file) ?? { passed: 0, failed: 0, skipped: 0, ms: 0 };
+        files.set(file, counts);
+        if (nesting === 0) counts.ms += details.duration_ms;
         if (details.type === 'suite') {
           // Of itself a suite fails only by a hook of its own; its tests are counted one by one.
           const error = event.type === 'test:fail' ? event.data.details.error : undefined;
@@ -26,8 +34,6 @@ export default async function* quietReporter(source: AsyncIterable<TestEvent>): 
           yield `\nFAILED ${relative(process.cwd(), file)}: suite ${name}\n    ${error.stack ?? error.message}\n\n`;
           break;
         }
-        const counts = files.get(file) ?? { passed: 0, failed: 0, skipped: 0 };
-        files.set(file, counts);
         const outcome = skip !== undefined && skip !== false ? 'skipped' : event.type === 'test:pass' ? 'passed' : 'failed';
         counts[outcome]++;
         total[outcome]++;
@@ -51,8 +57,8 @@ export default async function* quietReporter(source: AsyncIterable<TestEvent>): 
         break;
     }
   }
-  for (const [file, { passed, failed, skipped }] of [...files].sort()) {
-    yield `${failed > 0 ? 'FAIL' : 'ok  '} ${relative(process.cwd(), file)}  ${passed}${failed > 0 ? `, ${failed} failed` : ''}${skipped > 0 ? `, ${skipped} skipped` : ''}\n`;
+  for (const [file, { passed, failed, skipped, ms }] of [...files].sort()) {
+    yield `${failed > 0 ? 'FAIL' : 'ok  '} ${relative(process.cwd(), file)}  ${passed}${failed > 0 ? `, ${failed} failed` : ''}${skipped > 0 ? `, ${skipped} skipped` : ''}${ms >= SLOW_MS ? `  ${Math.round(ms / 1000)} s` : ''}\n`;
   }
   yield `\n${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped\n`;
 }
