@@ -40,6 +40,25 @@ test('no certificate is nobody, whatever TLS said of it', () => {
   assert.throws(() => verify(undefined, { bundle, now: NOON }), refusal('NO_CLIENT_CERTIFICATE'));
 });
 
+test('connections of one peer share what it sent: its certificates are not kept once for each', async () => {
+  const { chain } = await ca.svid(ID, validity);
+  const [first, second] = [new X509Certificate(chain), new X509Certificate(chain)];
+  const peers = [first, second, certificate].map((peer) => verify(peer, { bundle, now: NOON }).certificates());
+  assert.deepEqual([peers[0]?.[0] === first, peers[1]?.[0] === first, peers[2]?.[0] === first], [true, true, false]);
+});
+
+test('where several trust domains are trusted, the chain that was sent is the one that was verified', async () => {
+  const other = parseTrustBundle((await TestCa.create('other.example')).rootPem, 'other.example');
+  const svid = new X509Certificate((await ca.svid(ID, validity)).chain);
+  const intermediate = new X509Certificate(ca.intermediatePem);
+  const trust = { bundles: trustBundles(bundle, [other]), revocations: noRevocations, now: NOON };
+  assert.throws(() => verifyPeer({ leaf: svid, intermediates: () => [] }, trust), refusal('CHAIN_UNTRUSTED'));
+  const good = verifyPeer({ leaf: svid, intermediates: () => [intermediate] }, trust);
+  assert.equal(good.certificates().length, 2);
+  // What another connection has sent proves nothing for this one.
+  assert.throws(() => verifyPeer({ leaf: svid, intermediates: () => [] }, trust), refusal('CHAIN_UNTRUSTED'));
+});
+
 describe('validity, to the millisecond', () => {
   const times: readonly (readonly [name: string, now: number, code?: 'CERTIFICATE_EXPIRED' | 'CERTIFICATE_NOT_YET_VALID'])[] = [
     ['at its first moment', BEGIN],
