@@ -32,20 +32,23 @@ const tls = options.credentials === undefined ? undefined : clientTls(options.cr
 const secureContext = tls === undefined ? undefined : createSecureContext(tls);
 const REQUEST = 'GET /close HTTP/1.1\r\nhost: a\r\n\r\n';
 
-function dial(): Socket {
-  const { host, port } = options;
-  return tls === undefined ? connect({ host, port }) : connectTls({ ...tls, host, port, secureContext });
+/** A TLSSocket cannot be reset: the TCP socket beneath it can. */
+function dial(): { socket: Socket; reset: () => void } {
+  const raw = connect({ host: options.host, port: options.port });
+  if (tls === undefined) return { socket: raw, reset: () => raw.resetAndDestroy() };
+  const socket = connectTls({ ...tls, socket: raw, secureContext });
+  return { socket, reset: () => raw.resetAndDestroy() };
 }
 
 /** Of twenty: one is reset after its request, one in the middle of a transfer, one ends without a word, one ends its half first; the others ask and are answered. */
 function one(number: number): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const socket = dial();
+  const { socket, reset } = dial();
   const timer = setTimeout(() => socket.destroy(new Error('no answer in time')), TIMEOUT_MS);
   const kind = number % 20;
-  let heard = '';
   const quits = kind < 3;
-  socket.on('error', reject);
+  let heard = '';
+  socket.on('error', (error) => (quits ? resolve() : reject(error)));
   socket.on('close', () => {
     clearTimeout(timer);
     if (quits || heard.includes('Hello')) resolve();
@@ -53,13 +56,13 @@ function one(number: number): Promise<void> {
   });
   socket.on('data', (bytes: Buffer) => {
     if (heard.length < 1_000) heard += bytes.toString('latin1');
-    if (kind === 1) socket.resetAndDestroy();
+    if (kind === 1) reset();
   });
   socket.once(tls === undefined ? 'connect' : 'secureConnect', () => {
     if (kind === 2) socket.end();
     else if (kind === 3) socket.end(REQUEST);
     else socket.write(kind === 1 ? REQUEST.replace('/close', '/bulk') : REQUEST);
-    if (kind === 0) setImmediate(() => socket.resetAndDestroy());
+    if (kind === 0) setImmediate(reset);
   });
   return promise;
 }
