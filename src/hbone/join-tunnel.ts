@@ -76,6 +76,12 @@ export function joinTunnel(
     if (!finished && !(application.readableEnded && application.writableFinished)) stream.reset(H2Error.CONNECT_ERROR);
     closed();
   });
+  // A peer that went away while we were still deciding, or that has ended its half: that is carried over now.
+  const [gone, ended] = [application.destroyed, application.readableEnded];
+  if (ended && !gone) {
+    stream.end();
+    watchHalfClose();
+  }
   stream.attach({
     data(bytes) {
       idle?.refresh();
@@ -108,8 +114,7 @@ export function joinTunnel(
     broken: (reason) => fail(streamIs, new Error(reason)),
     closed,
   });
-  // A peer that went away while we were still deciding.
-  if (application.destroyed) {
+  if (gone) {
     if (application.errored) fail(applicationIs, application.errored);
     abort();
     setImmediate(() => {
@@ -118,11 +123,7 @@ export function joinTunnel(
       stream.reset(H2Error.CONNECT_ERROR);
       closed();
     });
-  } else if (application.readableEnded) {
-    // An end that came while the connection was still being judged is carried over now.
-    stream.end();
-    watchHalfClose();
-  } else {
+  } else if (!ended && !application.destroyed) {
     reading = readInto(application, { buffer: () => READ_BUFFER, onBytes: fromApplication });
     if (!stream.heldUp) reading.start();
   }

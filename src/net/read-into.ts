@@ -46,7 +46,7 @@ class SocketReading implements Reading {
   }
 
   start(): void {
-    this.#socket._read(0);
+    if (!this.#socket.destroyed) this.#socket._read(0);
   }
 
   stop(): void {
@@ -73,26 +73,19 @@ const SCRATCH = Buffer.allocUnsafeSlow(64 * 1024);
 
 /**
  * From now on what comes is given to the reader, beginning with what the stream holds already, and no longer to one that was there before. The socket has no `data` events any more; `end`, `close` and
- * all that is written are as ever. It does not read before it is started.
+ * all that is written are as ever. It is not read before it is started. The first bytes of a second reader still stand in the buffer of the first.
  */
 export function readInto(socket: Read, reader: IntoReader): Reading {
+  let reading: Reading | undefined = socket[READING];
+  if (socket[READING] !== undefined) socket[READING].reader = reader;
+  else reading = takeOver(socket, reader);
   socket.pause();
-  if (socket.readableLength > 0)
+  if (socket.readableLength > 0) {
     for (let bytes: Buffer | null = socket.read(); bytes !== null; bytes = socket.read()) reader.onBytes(bytes);
-  let reading = socket[READING];
-  if (reading === undefined) {
-    const symbols = symbolsOf(socket);
-    const handle = handleOf(socket);
-    const useUserBuffer: unknown = handle === undefined ? undefined : Reflect.get(handle, 'useUserBuffer');
-    if (symbols === undefined || typeof useUserBuffer !== 'function') return readData(socket, reader);
-    reading = new SocketReading(socket);
-    socket[READING] = reading;
-    const first = reader.buffer();
-    takeOver(socket, { reading, symbols, first });
-    Reflect.apply(useUserBuffer, handle, [first]);
+    // Taking from a stream makes it ask for more.
+    socket.pause();
   }
-  reading.reader = reader;
-  return reading;
+  return reading ?? readData(socket, reader);
 }
 
 /** The socket is a stream again, whatever it was before. */
@@ -102,12 +95,23 @@ export function readAsStream(socket: Read): void {
   else socket[STOP_LISTENING]?.();
 }
 
-function takeOver(socket: Read, { reading, symbols, first }: { reading: SocketReading; symbols: Symbols; first: Buffer }): void {
+/** Undefined where Node does not have what it takes. */
+function takeOver(socket: Read, reader: IntoReader): Reading | undefined {
+  const symbols = symbolsOf(socket);
+  const handle = handleOf(socket);
+  const useUserBuffer: unknown = handle === undefined ? undefined : Reflect.get(handle, 'useUserBuffer');
+  if (symbols === undefined || typeof useUserBuffer !== 'function') return undefined;
+  const reading = new SocketReading(socket);
+  reading.reader = reader;
+  socket[READING] = reading;
+  const first = reader.buffer();
   Reflect.set(socket, symbols.buffer, first);
   Reflect.set(socket, symbols.next, () => reading.reader?.buffer() ?? SCRATCH);
   Reflect.set(socket, symbols.callback, (length: number, into: Buffer) =>
     reading.take(length === into.length ? into : into.subarray(0, length)),
   );
+  Reflect.apply(useUserBuffer, handle, [first]);
+  return reading;
 }
 
 /** The same by events. */

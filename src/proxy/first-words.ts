@@ -9,18 +9,20 @@ const READ_BUFFER = Buffer.allocUnsafeSlow(64 * 1024);
 
 export class FirstWords {
   readonly #socket: Socket;
-  readonly #reading: Reading;
+  #reading: Reading | undefined;
   #said: Buffer | undefined;
   #stream: TunnelStream | undefined;
 
-  /** The socket is nobody else's to read until `drop` or `putBack`. */
   constructor(socket: Socket) {
     this.#socket = socket;
-    this.#reading = readInto(socket, { buffer: () => READ_BUFFER, onBytes: (bytes) => this.#onBytes(bytes) });
   }
 
-  /** Said to a stream that is being asked for: what is known already, or what is read next. Goes on listening for a client that leaves. */
+  /**
+   * Said to a stream that is being asked for: what is known already, or what is read next. Goes on listening for a client that leaves. From the first time on the socket is nobody else's to read
+   * until `drop` or `putBack`, whoever else is asked meanwhile.
+   */
   sayTo(stream: TunnelStream): void {
+    this.#reading ??= readInto(this.#socket, { buffer: () => READ_BUFFER, onBytes: (bytes) => this.#onBytes(bytes) });
     if (this.#said !== undefined) stream.write(this.#said);
     else {
       this.#stream = stream;
@@ -30,7 +32,7 @@ export class FirstWords {
 
   /** Reads no more. Whether something was said. */
   stop(): boolean {
-    if (this.#stream !== undefined) this.#reading.stop();
+    this.#reading?.stop();
     this.#stream = undefined;
     return this.#said !== undefined;
   }
@@ -40,8 +42,9 @@ export class FirstWords {
     this.#said = undefined;
   }
 
-  /** Nobody has heard them: they are the socket's again, and whoever is next reads it as a stream. */
+  /** Nobody has heard them: they are the socket's again, and somebody is about to read it as a stream. */
   putBack(): void {
+    if (this.#reading === undefined) return;
     this.stop();
     if (this.#said !== undefined) this.#socket.unshift(this.#said);
     this.#said = undefined;

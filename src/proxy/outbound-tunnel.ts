@@ -11,7 +11,7 @@ import type { RevocationList } from '../spiffe/crl.ts';
 import type { Identity } from '../spiffe/identity.ts';
 import type { Governed, Known } from './connection.ts';
 import { judgeFromNowOn, type PipelineContext } from './context.ts';
-import { FirstWords } from './first-words.ts';
+import type { FirstWords } from './first-words.ts';
 import { rejudgeProven } from './outbound-judgement.ts';
 import type { Tracked } from './tracked.ts';
 
@@ -25,6 +25,7 @@ const RETRY_LAST_MS = 200;
 
 interface TunnelWay {
   readonly socket: Socket;
+  readonly words: FirstWords;
   readonly endpoint: WorkloadEndpoint;
   readonly governed: Governed;
   readonly usable: { readonly identity: Identity; readonly revocations: RevocationList };
@@ -38,18 +39,6 @@ interface TunnelWay {
  * want it. Undefined when nobody takes tunnels at that address: such a peer is called by a session of its own, which is mTLS no less.
  */
 export async function reachByTunnel(tracked: Tracked, known: Known, way: TunnelWay): Promise<TunnelStream | undefined> {
-  const words = new FirstWords(way.socket);
-  let stream: TunnelStream | undefined;
-  try {
-    stream = await reach(tracked, known, { ...way, words });
-    return stream;
-  } finally {
-    if (stream === undefined) words.putBack();
-    else words.drop();
-  }
-}
-
-async function reach(tracked: Tracked, known: Known, way: TunnelWay & { words: FirstWords }): Promise<TunnelStream | undefined> {
   const { endpoint, governed, context, destination, socket } = way;
   const target: TunnelTarget = { source: governed.self.uid, ...way.usable, allowed: way.allowed, address: endpoint.address, destination };
   const until = performance.now() + context.settings.dialTimeoutMs;
@@ -102,11 +91,7 @@ interface Asked {
 }
 
 /** Asks for the stream, and sends the client's first words behind the question. Where the peer refuses it has dropped them, and they can be said to another. */
-async function ask(
-  tracked: Tracked,
-  { session }: Tunnel,
-  { endpoint, socket, context, words }: TunnelWay & { words: FirstWords },
-): Promise<Asked> {
+async function ask(tracked: Tracked, { session }: Tunnel, { endpoint, socket, context, words }: TunnelWay): Promise<Asked> {
   const { dialTimeoutMs, handshakeTimeoutMs } = context.settings;
   const { stream, answered } = session.connect(endpoint);
   tracked.ownStream(stream);
@@ -125,5 +110,6 @@ async function ask(
   clearTimeout(timer);
   socket.removeListener('close', takeBack);
   const said = words.stop();
+  if (answer.kind === 'established') words.drop();
   return { stream, answer, late, taken: said && answer.kind === 'broken' && !answer.unprocessed };
 }

@@ -12,6 +12,7 @@ import { originateOutside } from '../tls/originate-outside.ts';
 import type { Governed, Known } from './connection.ts';
 import { show } from './connection-record.ts';
 import { dialUpstream, govern, judgeFromNowOn, locate, ownIdOf, type PipelineContext, usableIdentity } from './context.ts';
+import { FirstWords } from './first-words.ts';
 import { governKnown } from './known-destination.ts';
 import { decideFor, rejudgeProven, rejudgeUnknown, rejudgeUnproven } from './outbound-judgement.ts';
 import { reachByTunnel } from './outbound-tunnel.ts';
@@ -83,10 +84,11 @@ async function reachMesh(
   to: { socket: Socket; candidates: readonly WorkloadEndpoint[]; context: PipelineContext },
 ): Promise<Reached> {
   let failure: unknown;
+  const words = new FirstWords(to.socket);
   for (const endpoint of to.candidates.slice(0, MAX_ATTEMPTS)) {
     const release = occupy(endpoint, to.context);
     try {
-      return { stream: await reachEndpoint(tracked, governed, { ...to, endpoint }), release };
+      return { stream: await reachEndpoint(tracked, governed, { ...to, words, endpoint }), release };
     } catch (error) {
       release();
       failure = error;
@@ -110,9 +112,9 @@ function occupy(endpoint: WorkloadEndpoint, { tracker, interests }: PipelineCont
 async function reachEndpoint(
   tracked: Tracked,
   governed: Governed,
-  to: { socket: Socket; endpoint: WorkloadEndpoint; context: PipelineContext },
+  to: { socket: Socket; words: FirstWords; endpoint: WorkloadEndpoint; context: PipelineContext },
 ): Promise<Side> {
-  const { endpoint, context } = to;
+  const { endpoint, context, words } = to;
   const { workload, service, address, port } = endpoint;
   const decision = decideFor(endpoint, governed);
   const upstream = { address, port };
@@ -137,6 +139,7 @@ async function reachEndpoint(
     const stream = decision.transport === 'tls' ? await reachOutside(tracked, raw, { endpoint, decision, destination, context }) : raw;
     const judge = (mesh: MeshSnapshot) => rejudgeUnproven(mesh, { endpoint, decision, context });
     judgeFromNowOn(tracked, { context, judgedBy: governed.mesh, judge });
+    words.putBack();
     return stream;
   }
   const { socket, peer } = await originate(raw, {
@@ -155,6 +158,7 @@ async function reachEndpoint(
     verifiedBy: usable.identity.bundles,
     judge: (mesh) => rejudgeProven(mesh, { endpoint, peer, destination, context }),
   });
+  words.putBack();
   return socket;
 }
 

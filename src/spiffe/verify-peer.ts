@@ -6,7 +6,7 @@ import { HandfastError } from '../errors.ts';
 import { type RevocationList, revocationOf } from './crl.ts';
 import { type LeafFacts, leafFacts } from './leaf.ts';
 import type { SpiffeId } from './spiffe-id.ts';
-import type { TrustBundles } from './trust-bundle.ts';
+import type { TrustBundle, TrustBundles } from './trust-bundle.ts';
 import { chainsTo } from './x509-svid.ts';
 
 /** Who a peer has proven to be. `serial` is upper-case hex as OpenSSL prints it, `notAfter` Unix milliseconds. */
@@ -57,16 +57,25 @@ export function verifyPeer(peer: PeerCertificates, trust: PeerTrust): VerifiedPe
   checkDates(facts, { whose: id.uri, now: trust.now });
   const revocation = revocationOf({ id, serial }, trust.revocations);
   if (revocation !== undefined) throw new HandfastError('CERTIFICATE_REVOKED', `${id.uri}: ${revocation}`);
-  const certificates = sent ?? chains.get(facts) ?? [leaf, ...peer.intermediates()];
-  chains.set(facts, certificates);
+  const certificates = sent ?? sharedChain(facts, { bundle, peer });
   return Object.freeze({ id, serial, notAfter, certificates: () => certificates });
 }
 
 /**
- * What was sent with a leaf, once for all connections of a peer: kilobytes of OpenSSL's each, which only the garbage collector gives back, and it does not see them. Where one trust domain is
- * trusted the first chain that was verified stays.
+ * What was sent with a leaf, once for all connections of a peer that are open: kilobytes of OpenSSL's each, which only the garbage collector gives back, and it does not see them. Where one trust
+ * domain is trusted the first chain stays that was verified by a bundle.
  */
-const chains = new WeakMap<LeafFacts, readonly X509Certificate[]>();
+const chains = new WeakMap<LeafFacts, { readonly bundle: TrustBundle; readonly chain: WeakRef<readonly X509Certificate[]> }>();
+
+function sharedChain(facts: LeafFacts, of: { bundle: TrustBundle; peer: PeerCertificates }): readonly X509Certificate[] {
+  const known = chains.get(facts);
+  const shared = known?.bundle === of.bundle ? known.chain.deref() : undefined;
+  if (shared !== undefined) return shared;
+  const { leaf, intermediates } = of.peer;
+  const chain = leaf === undefined ? [] : [leaf, ...intermediates()];
+  chains.set(facts, { bundle: of.bundle, chain: new WeakRef(chain) });
+  return chain;
+}
 
 /** Throws CERTIFICATE_EXPIRED or CERTIFICATE_NOT_YET_VALID with both sides of the disagreement: our clock and the certificate's window. */
 export function checkValidity(certificate: X509Certificate, { whose, now }: { whose: string; now: number }): void {

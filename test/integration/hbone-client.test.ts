@@ -134,6 +134,23 @@ describe('an answer', () => {
     assert.equal(String((await peer.ofType(Type.DATA, 1)).payload), 'still heard');
   });
 
+  it('with-its-end-to-a-client-that-has-ended-already-is-an-end-on-both-sides', async () => {
+    await using raw = await startRawServer(server);
+    await using caller = await startCaller(client, raw.port);
+    const socket = dial(caller);
+    socket.end();
+    const peer = await raw.session(1);
+    const streamId = await id(peer);
+    // Its end has come before the answer does.
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    peer.socket.write(Buffer.concat([headers(streamId, OK), data(streamId, 'banner', END_STREAM)]));
+    const [banner] = (await once(socket, 'data')) as [Buffer];
+    assert.equal(String(banner), 'banner');
+    const last = await peer.next(({ type }) => type === Type.DATA || type === Type.RST_STREAM);
+    assert.deepEqual([last.type, last.flags], [Type.DATA, END_STREAM]);
+    assert.equal((await caller.records.connection('outbound')).outcome, 'closed');
+  });
+
   it('that-does-not-come-is-not-waited-for-for-ever', async () => {
     await using raw = await startRawServer(server);
     await using caller = await startCaller(client, raw.port, { dialTimeoutMs: 20, handshakeTimeoutMs: 200 });

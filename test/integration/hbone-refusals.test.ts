@@ -119,6 +119,21 @@ describe('an application that nobody runs', () => {
         ['once', 1, ['busy', 'once']],
       );
     });
+
+  it('is-passed-over-and-the-next-hears-the-whole-of-a-long-upload', async () => {
+    everywhere(pair.world({}, halfDead()));
+    pair.client.destination = VIP;
+    const busy = pair.dial();
+    open.push(busy);
+    assert.equal(await say(busy, 'busy'), 'busy');
+    heard.length = 0;
+    const upload = Array.from({ length: 125_000 }, (_, index) => String(index).padStart(8)).join('');
+    const socket = pair.dial();
+    open.push(socket);
+    socket.end(upload);
+    await ending(socket);
+    assert.ok(heard.join('') === upload, `of ${upload.length} bytes ${heard.join('').length} were heard, or others`);
+  });
 });
 
 describe('authorization', () => {

@@ -85,6 +85,19 @@ describe('a socket that is read into a buffer', () => {
     assert.equal(text, 'before');
   });
 
+  it('is-not-read-before-it-is-started-though-its-stream-held-something', async () => {
+    for (const again of [false, true]) {
+      near.unshift('before');
+      const { reading, text } = collect(near, { takesOver: true });
+      far.write('after');
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      assert.equal(text(), 'before', `again: ${again}`);
+      reading.start();
+      await until(() => text() === 'beforeafter');
+      reading.stop();
+    }
+  });
+
   it('can-be-taken-over-by-another-reader', async () => {
     const first = collect(near);
     first.reading.start();
