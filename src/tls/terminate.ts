@@ -3,6 +3,7 @@
 import { Socket } from 'node:net';
 import { createServer, type Server, TLSSocket } from 'node:tls';
 import { HandfastError } from '../errors.ts';
+import { isReset } from '../net/is-reset.ts';
 import type { RevocationList } from '../spiffe/crl.ts';
 import type { Identity } from '../spiffe/identity.ts';
 import type { TrustBundles } from '../spiffe/trust-bundle.ts';
@@ -113,7 +114,13 @@ export class Terminator {
       } finally {
         if (options.offersAlpn === true) this.#server.on('keylog', this.#onKeylog);
       }
-      return await promise;
+      const terminated = await promise;
+      // Node writes its session tickets as the handshake ends, and forgets that it could not: nothing that is written later would ever leave, nor fail.
+      if (isReset(raw)) {
+        terminated.socket.destroy();
+        throw new HandfastError('HANDSHAKE_FAILED', 'the peer reset the connection as the TLS handshake ended');
+      }
+      return terminated;
     } finally {
       clearTimeout(timer);
       raw.removeListener('close', onClose);
