@@ -65,15 +65,15 @@ export function verifyPeer(peer: PeerCertificates, trust: PeerTrust): VerifiedPe
  * What was sent with a leaf, once for all connections of a peer that are open: kilobytes of OpenSSL's each, which only the garbage collector gives back, and it does not see them. Where one trust
  * domain is trusted the first chain stays that was verified by a bundle.
  */
-const chains = new WeakMap<LeafFacts, { readonly bundle: TrustBundle; readonly chain: WeakRef<readonly X509Certificate[]> }>();
+const chains = new WeakMap<LeafFacts, { readonly bundle: WeakRef<TrustBundle>; readonly chain: WeakRef<readonly X509Certificate[]> }>();
 
 function sharedChain(facts: LeafFacts, of: { bundle: TrustBundle; peer: PeerCertificates }): readonly X509Certificate[] {
   const known = chains.get(facts);
-  const shared = known?.bundle === of.bundle ? known.chain.deref() : undefined;
+  const shared = known?.bundle.deref() === of.bundle ? known.chain.deref() : undefined;
   if (shared !== undefined) return shared;
   const { leaf, intermediates } = of.peer;
   const chain = leaf === undefined ? [] : [leaf, ...intermediates()];
-  chains.set(facts, { bundle: of.bundle, chain: new WeakRef(chain) });
+  chains.set(facts, { bundle: new WeakRef(of.bundle), chain: new WeakRef(chain) });
   return chain;
 }
 
