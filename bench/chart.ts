@@ -1,6 +1,7 @@
 // The chart of a report: for each scenario a group of horizontal bars, CPU of the proxies per operation relative to handfast. SVG without any library.
 
 import type { Report, Result, Scenario } from './report.ts';
+import { isOurs } from './scenario.ts';
 
 const WIDTH = 900;
 const [LEFT, RIGHT, TOP] = [170, 120, 76];
@@ -61,7 +62,7 @@ function relative({ name, results }: Scenario): { name: string; bars: Bar[] } {
 
 function row(y: number, { result: { peer, cpuUs }, share }: Bar): string {
   const end = x(Math.min(share, SCALE_END));
-  const colour = peer === 'handfast' ? colours.ours : peer.startsWith('handfast') ? colours.variant : colours.theirs;
+  const colour = peer === 'handfast' ? colours.ours : isOurs(peer) ? colours.variant : colours.theirs;
   const cut = share > SCALE_END;
   // A bar that is cut ends in a gap.
   const gap = cut ? `<path d="M${end - 12} ${y + BAR} l4 -${BAR} h4 l-4 ${BAR} z" fill="${colours.ground}"/>` : '';

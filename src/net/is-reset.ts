@@ -2,14 +2,14 @@
 
 import type { Socket } from 'node:net';
 import { descriptorOf } from './descriptor.ts';
-import { libc } from './libc.ts';
+import { getsockopt } from './libc.ts';
 
 const SOL_TCP = 6;
 const TCP_INFO = 11;
 /** The first byte of struct tcp_info; after a FIN alone it would be CLOSE_WAIT. */
 const TCP_CLOSE = 7;
 
-const getsockopt = libc.func('int getsockopt(int fd, int level, int name, void *value, _Inout_ uint32_t *length)');
+/** One call at a time, so one pair of buffers. */
 const value = Buffer.alloc(8);
 const length = new Uint32Array(1);
 

@@ -3,7 +3,7 @@
 import type { Socket } from 'node:net';
 import { Address6 } from 'ip-address';
 import { descriptorOf } from './descriptor.ts';
-import { libc } from './libc.ts';
+import { getsockopt } from './libc.ts';
 
 const SOL_IP = 0;
 const SOL_IPV6 = 41;
@@ -15,9 +15,6 @@ export interface Destination {
   readonly address: string;
   readonly port: number;
 }
-
-/** Plain pointers: koffi would otherwise turn every buffer into arrays and back, which costs more than the call. */
-const getsockopt = libc.func('int getsockopt(int fd, int level, int name, void *value, void *length)');
 
 /** One call at a time, so one pair of buffers. */
 const value = Buffer.alloc(28);
